@@ -1,0 +1,308 @@
+"""Flags and the model config file, checked once, as one tree of settings.
+
+Nothing behind this module looks at a flag again. Everything it raises is a
+`ConfigError` whose text names the flag, or the file and its key.
+
+A value comes from its flag, else from the model config file, else from the
+table of options. The three ways to give a prompt template are one value here:
+with any of them on the command line, the file's are not looked at. Paths are
+relative to the working directory, those in the file as well.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from llm_api import flags
+from llm_api.errors import StopPatternError
+from llm_api.models import ModelNameError, resolve_model
+from llm_api.options import GENERATION, OPTIONS, Option, OptionError, Scope, Value, unknown
+from llm_api.strconv import quote
+from llm_api.templates import (
+    BUILTIN_NAMES,
+    PromptTemplate,
+    TemplateError,
+    load_builtin,
+    load_go_template,
+)
+
+MODEL_TEMPLATE: Final = "gguf"
+"""The prompt template type that stands for the model's own chat template."""
+
+_TEMPLATES: Final = ("prompt-template", "prompt-template-file", "prompt-template-type")
+_CONFIG_KEYS: Final = {option.field: option for option in OPTIONS if option.in_config_file}
+_PORT_MAX = 65_535
+
+
+class ConfigError(Exception):
+    """The program cannot start this way; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to serve. An empty host stands for all interfaces, port 0 for any free one."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What the engine is made with; counts are tokens, requests, threads, layers."""
+
+    context: int
+    pool: int
+    parallel: int
+    queue: int
+    threads: int
+    gpu_layers: int
+    rope_freq_base: float
+    rope_freq_scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What the server is made with; times are seconds."""
+
+    address: Address
+    shutdown_timeout: float
+    log_prompts: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatSettings:
+    """How a conversation becomes a prompt.
+
+    `template` is None where there is none; with `model_template` it is None
+    as well, and the one to use comes out of the model.
+    """
+
+    system_prompt: str
+    template: PromptTemplate | None
+    model_template: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that was asked for, checked.
+
+    `model` is the name as given, `generation` is by snake_case key, `effective`
+    is every value in use, by camelCase key.
+    """
+
+    model: str
+    model_path: Path
+    server: ServerSettings
+    engine: EngineSettings
+    chat: ChatSettings
+    generation: Mapping[str, Value]
+    effective: Mapping[str, Value]
+
+    def as_json(self) -> str:
+        """Write the effective configuration, one camelCase key for each option."""
+        return json.dumps({"model": self.model, **self.effective}, indent=2)
+
+
+def load_settings(parsed: flags.Parsed) -> Settings:
+    """Check a command line and the files it names. Raises ConfigError."""
+    model, model_path = _model(parsed.arguments)
+    values = _values(parsed.values)
+    _check_stop_rules(values["stop-regex"], values["stop"])
+    engine = _engine(values)
+    values["pool"] = engine.pool
+    return Settings(
+        model=model,
+        model_path=model_path,
+        server=ServerSettings(
+            address=parse_address(values["addr"]),
+            shutdown_timeout=values["shutdown-timeout"],
+            log_prompts=values["log-prompts"],
+        ),
+        engine=engine,
+        chat=_chat(values),
+        generation={option.key: values[option.name] for option in GENERATION},
+        effective={
+            option.field: _as_given(option, values[option.name])
+            for option in OPTIONS
+            if option.scope is not Scope.COMMAND
+        },
+    )
+
+
+def parse_address(text: str) -> Address:
+    """Read ``host:port``, ``:port`` or ``[::1]:port``. Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or (":" in host and not bracketed):
+        raise ConfigError(f"addr {quote(text)}: must be host:port, [IPv6 address]:port or :port")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= _PORT_MAX):
+        raise ConfigError(f"addr {quote(text)}: the port must be a number from 0 to {_PORT_MAX}")
+    return Address(host[1:-1] if bracketed else host, int(port))
+
+
+def _model(arguments: tuple[str, ...]) -> tuple[str, Path]:
+    if not arguments:
+        raise ConfigError("no arguments")
+    if len(arguments) > 1:
+        raise ConfigError("too many arguments")
+    try:
+        return arguments[0], resolve_model(arguments[0])
+    except ModelNameError as error:
+        raise ConfigError(str(error)) from error
+
+
+# The table has checked the types of the values, in a way that mypy cannot follow.
+_Values = dict[str, Any]
+
+
+def _values(given: Mapping[str, object]) -> _Values:
+    """Collect the value of every option, by its flag's name."""
+    values: _Values = {option.name: option.default for option in OPTIONS}
+    if path := given.get("model-config-file"):
+        from_file = _read_config_file(str(path))
+        # One of them on the command line settles where the template comes from.
+        if not given.keys().isdisjoint(_TEMPLATES):
+            from_file = {name: from_file[name] for name in from_file.keys() - set(_TEMPLATES)}
+        values |= from_file
+    for option in OPTIONS:
+        if option.name in given:
+            try:
+                values[option.name] = option.check(given[option.name])
+            except ValueError as error:
+                raise ConfigError(f"{option.name}: {error}") from None
+    return values
+
+
+def _read_config_file(path: str) -> _Values:
+    """Read a model config file; the result is by flag name."""
+    where = f"model config file {quote(path)}"
+    text = _read(path, where)
+    values: _Values = {}
+    try:
+        document = json.loads(
+            text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
+        )
+        if not isinstance(document, dict):
+            raise ConfigError(f"{where}: must be a JSON object")
+        for key, value in document.items():
+            option = _CONFIG_KEYS.get(key)
+            if option is None:
+                raise unknown(key, _CONFIG_KEYS)
+            try:
+                values[option.name] = option.check(value)
+            except ValueError as error:
+                raise OptionError(key, str(error)) from None
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply") from None
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return values
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for key, value in pairs:
+        if key in values:
+            raise OptionError(key, "given more than once")
+        values[key] = value
+    return values
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _engine(values: _Values) -> EngineSettings:
+    context, pool, parallel = values["context"], values["pool"], values["parallel"]
+    if pool == 0:
+        pool = context * parallel
+    elif pool < context:
+        raise ConfigError(f"pool: must be at least the context ({context} tokens), not {pool}")
+    return EngineSettings(
+        context=context,
+        pool=pool,
+        parallel=parallel,
+        queue=values["queue"],
+        threads=values["threads"],
+        gpu_layers=values["gpu-layers"],
+        rope_freq_base=values["rope-freq-base"],
+        rope_freq_scale=values["rope-freq-scale"],
+    )
+
+
+def _chat(values: _Values) -> ChatSettings:
+    system_prompt = _system_prompt(values)
+    template_type = values["prompt-template-type"]
+    template = _template(values)
+    if template is not None and template.needs_system_prompt and not system_prompt:
+        raise ConfigError(
+            f"prompt template type {quote(template_type)} needs a system prompt: "
+            "give -system-prompt or -system-prompt-file"
+        )
+    return ChatSettings(
+        system_prompt=system_prompt,
+        template=template,
+        model_template=template_type == MODEL_TEMPLATE,
+    )
+
+
+def _system_prompt(values: _Values) -> str:
+    text, path = values["system-prompt"], values["system-prompt-file"]
+    if text and path:
+        raise ConfigError("only one of -system-prompt and -system-prompt-file can be given")
+    return _read(path, f"system prompt file {quote(path)}").strip() if path else str(text)
+
+
+def _template(values: _Values) -> PromptTemplate | None:
+    given = [name for name in _TEMPLATES if values[name]]
+    if len(given) > 1:
+        names = " and ".join(f"-{name}" for name in given)
+        raise ConfigError(f"only one of {names} can be given")
+    source, path, name = (values[name] for name in _TEMPLATES)
+    if name == MODEL_TEMPLATE or not given:
+        return None
+    if name:
+        if name not in BUILTIN_NAMES:
+            known = ", ".join([*BUILTIN_NAMES, MODEL_TEMPLATE])
+            raise ConfigError(f"unknown prompt template type {quote(name)}; known are {known}")
+        return load_builtin(name)
+    where = f"prompt template file {quote(path)}" if path else "prompt template"
+    try:
+        return load_go_template(_read(path, where) if path else source)
+    except TemplateError as error:
+        raise bad_template(where, error) from error
+
+
+def bad_template(where: str, error: TemplateError) -> ConfigError:
+    """Make the error for a template that does not parse; `where` says which one."""
+    line = f", line {error.line}" if error.line else ""
+    return ConfigError(f"{where}{line}: {error.reason}")
+
+
+def _check_stop_rules(patterns: tuple[str, ...], literals: tuple[str, ...]) -> None:
+    if not patterns and not literals:
+        return
+    from llm_api._native import check_stop  # noqa: PLC0415 - not needed for most command lines
+
+    try:
+        check_stop(list(patterns), list(literals))
+    except StopPatternError as error:
+        raise ConfigError(f"stop-regex: {error}") from error
+
+
+def _read(path: str, where: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # not UTF-8, or a path that no file can have
+        raise ConfigError(f"{where}: cannot be read: {error}") from error
+
+
+def _as_given(option: Option, value: Value) -> Value:
+    """Undo the tuple of an option that is given once and adds up with a request's."""
+    if option.repeated or not isinstance(value, tuple) or len(value) > 1:
+        return value
+    return value[0] if value else ""
