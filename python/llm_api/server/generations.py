@@ -1,0 +1,119 @@
+"""The generations in progress, from a request to its record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from llm_api.errors import (
+    EngineClosedError,
+    GenerationError,
+    PromptEmptyError,
+    PromptTooLongError,
+    QueueFullError,
+    StopPatternError,
+    UnsupportedError,
+)
+from llm_api.form import FormError
+from llm_api.prompt import Prompt, prompt_text
+from llm_api.server.reply import Refusal, Reply
+from llm_api.server.stream import Engine, Stream
+from llm_api.templates.errors import TemplateError
+
+if TYPE_CHECKING:
+    from llm_api.server.exchange import Request
+    from llm_api.server.limits import Limits
+    from llm_api.server.peers import PeerWatch
+
+Job = tuple[Prompt | str, Mapping[str, object]]
+"""What the engine is to do: a prompt, and a value for each generation option."""
+
+Reader = Callable[["Request"], Job]
+
+_log: Final = logging.getLogger("llm_api.prompts")
+
+
+class Generations:
+    """Starts generations and follows them to their end."""
+
+    def __init__(
+        self, engine: Engine, limits: Limits, peers: PeerWatch, *, log_texts: bool
+    ) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._peers = peers
+        self._log_texts = log_texts
+        self._running: set[Stream] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def serve(self, read: Reader, request: Request, reply: Reply) -> None:
+        """Start what a request asks for. Raises Refusal if that cannot be."""
+        record = request.record
+
+        def note_end(stream: Stream) -> None:
+            end_watch()
+            self._forget(stream)
+            assert stream.end is not None
+            is_lost = not stream.was_delivered and stream.end.finish_reason != "error"
+            record.status = reply.status
+            record.finish_reason = "cancelled" if is_lost else stream.end.finish_reason
+            record.usage = stream.end.usage
+            record.close()
+            if stream.transcript is not None:
+                _log.info("%s reply %s", record.id, json.dumps("".join(stream.transcript)))
+
+        stream = Stream(reply, self._engine, self._limits, note_end)
+        try:
+            prompt, options = read(request)
+            if self._log_texts:
+                text = prompt if isinstance(prompt, str) else prompt_text(prompt)
+                _log.info("%s prompt %s", record.id, json.dumps(text))
+                stream.transcript = []
+            stream.begin(prompt, options)
+        except Exception as error:
+            refusal = _refusal(error)
+            if refusal is None:
+                raise
+            raise refusal from error
+        end_watch = self._peers.watch(reply.connection)
+        self._running.add(stream)
+        self._idle.clear()
+
+    async def wait_for_all(self) -> None:
+        """Wait until no generation is in progress."""
+        await self._idle.wait()
+
+    def cut_all(self) -> None:
+        """Stop every generation and break off its reply."""
+        for stream in tuple(self._running):
+            stream.cut()
+
+    def _forget(self, stream: Stream) -> None:
+        self._running.discard(stream)
+        if not self._running:
+            self._idle.set()
+
+
+def _refusal(error: Exception) -> Refusal | None:
+    match error:
+        case FormError() | StopPatternError() | PromptEmptyError() | UnsupportedError():
+            return Refusal(400, str(error))
+        case PromptTooLongError():
+            return Refusal(
+                400,
+                f"the prompt has {error.prompt_tokens} tokens and the context {error.context}: "
+                "shorten the prompt, or start the server with a larger -context",
+            )
+        case TemplateError():
+            return Refusal(500, f"the prompt template failed: {error}")
+        case GenerationError():
+            return Refusal(500, "inference failed")
+        case QueueFullError():
+            return Refusal(503, "server is busy", {"Retry-After": "1"})
+        case EngineClosedError():
+            return Refusal(503, "server is shutting down")
+    return None

@@ -1,0 +1,125 @@
+"""From binding the address to the last reply."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from typing import TYPE_CHECKING, Final
+
+from tornado.netutil import bind_sockets
+
+from llm_api.server import log
+from llm_api.server.app import App
+from llm_api.server.connections import LimitedHTTPServer
+from llm_api.server.limits import Limits
+
+if TYPE_CHECKING:
+    import socket
+
+    from llm_api.config import Address, Settings
+    from llm_api.server.stream import Engine
+    from llm_api.templates import PromptTemplate
+
+_log: Final = logging.getLogger("llm_api.server")
+
+_HARD_HEADER_FACTOR: Final = 8
+_NO_LIMIT: Final = 1 << 62
+_LAST_ENDS_SECONDS: Final = 5.0
+
+
+class ServeError(Exception):
+    """The address cannot be served on; the text says why."""
+
+
+def serve(settings: Settings, engine: Engine, prompt_template: PromptTemplate | None) -> int:
+    """Serve until a signal says otherwise; return the exit status. Raises ServeError.
+
+    SIGTERM or SIGINT lets running requests end, for `shutdown_timeout` seconds at most, and
+    gives 0. A second one breaks them off and gives 1.
+    """
+    log.configure()
+    sockets = bind(settings.server.address)
+    return asyncio.run(_serve(settings, engine, prompt_template, sockets))
+
+
+def bind(address: Address) -> list[socket.socket]:
+    """Open the listening sockets of an address. Raises ServeError."""
+    try:
+        return bind_sockets(address.port, address.host)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ServeError(
+            f"cannot serve on {_authority(address.host, address.port)}: {reason}"
+        ) from error
+
+
+class Server:
+    """One app on its listening sockets. Made and used on the thread of the event loop."""
+
+    def __init__(self, app: App, sockets: list[socket.socket]) -> None:
+        limits = app.limits
+        self._app = app
+        self._http = LimitedHTTPServer(
+            app,
+            max_connections=limits.connections,
+            # The app answers what is over the limit; what is over this is cut off.
+            max_header_size=limits.headers * _HARD_HEADER_FACTOR,
+            idle_connection_timeout=limits.header_timeout,
+            max_body_size=_NO_LIMIT,  # here too the app has its own, with an answer
+            body_timeout=limits.body_timeout,
+        )
+        self._http.add_sockets(sockets)
+        for listening in sockets:
+            host, port = listening.getsockname()[:2]
+            _log.info("listening on http://%s", _authority(host, port))
+
+    async def drain(self, timeout: float) -> None:
+        """Serve no new requests, and wait for the running ones to end."""
+        self._http.stop()
+        self._app.is_closing = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._app.generations.wait_for_all(), timeout)
+
+    async def close(self) -> None:
+        """Break off what still runs, and close all connections."""
+        self._http.stop()
+        self._app.is_closing = True
+        self._app.generations.cut_all()
+        # The engine still reports their ends; the log should have them.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._app.generations.wait_for_all(), _LAST_ENDS_SECONDS)
+        await self._http.close_all_connections()
+        self._app.peers.close()
+
+
+async def _serve(
+    settings: Settings,
+    engine: Engine,
+    prompt_template: PromptTemplate | None,
+    sockets: list[socket.socket],
+) -> int:
+    loop = asyncio.get_running_loop()
+    first, second = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (second if first.is_set() else first).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    engine.attach(loop)
+    server = Server(App(settings, engine, prompt_template, Limits()), sockets)
+    await first.wait()
+    _log.info("shutting down: running requests have %gs", settings.server.shutdown_timeout)
+    drained = loop.create_task(server.drain(settings.server.shutdown_timeout))
+    hurried = loop.create_task(second.wait())
+    await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    drained.cancel()
+    hurried.cancel()
+    await server.close()
+    return 1 if second.is_set() else 0
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,167 @@
+"""From the engine's events to the bytes of one reply."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, Protocol
+
+from llm_api.server.reply import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llm_api.events import End, Listener
+    from llm_api.prompt import Prompt
+    from llm_api.server.limits import Limits
+    from llm_api.server.reply import Reply
+
+_log: Final = logging.getLogger("llm_api.server")
+
+_PIECE_BYTES: Final = 16 << 10
+"""What is written at once, so that a slow reader is told from one that has stopped reading."""
+
+
+class Engine(Protocol):
+    """What the server asks of `llm_api.Engine`."""
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Call listeners on this loop from now on."""
+
+    def start(self, prompt: Prompt | str, options: Mapping[str, object], listener: Listener) -> int:
+        """Queue a request; a listener follows it."""
+
+    def cancel(self, request_id: int) -> None:
+        """Make a request end now; its end is still reported."""
+
+
+class Stream:
+    """Sends one generation to one reader; the listener that the engine calls.
+
+    The status is sent with the first text, so that whatever fails before it is still told by
+    another status. Events of one engine step make one write, straight to the connection: no
+    task, no timer and no wake-up for a chunk. Only while the kernel takes no more does text
+    collect here, up to a limit and for a limited time; then the reader loses its stream. The
+    engine waits for no reader.
+    """
+
+    def __init__(
+        self, reply: Reply, engine: Engine, limits: Limits, on_over: Callable[[Stream], None]
+    ) -> None:
+        self.end: End | None = None
+        """How the generation ended."""
+        self.was_delivered = False
+        """The reader got all of it, or the status that says why not."""
+        self.transcript: list[str] | None = None
+        """All of the text, if somebody wants it."""
+        self._reply = reply
+        self._engine = engine
+        self._limits = limits
+        self._on_over = on_over
+        self._loop = asyncio.get_running_loop()
+        self._request_id: int | None = None
+        self._unsent = bytearray()
+        self._is_due = False
+        self._is_blocked = False
+        self._is_over = False
+
+    def begin(self, prompt: Prompt | str, options: Mapping[str, object]) -> None:
+        """Start the generation. Raises what the engine raises; there is no stream then."""
+        self._request_id = self._engine.start(prompt, options, self)
+        self._reply.on_reader_gone(self._leave)
+
+    def on_text(self, text: str) -> None:
+        """Take text from the engine."""
+        if self.transcript is not None:
+            self.transcript.append(text)
+        if self._reply.is_open:
+            self._unsent += text.encode()
+            self._make_due()
+
+    def on_end(self, end: End) -> None:
+        """Take the end from the engine."""
+        self.end = end
+        self._make_due()
+
+    def cut(self) -> None:
+        """Break the reply off and stop its generation."""
+        self._reply.abort()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Nobody reads any more."""
+        self._unsent.clear()
+        if self.end is None and self._request_id is not None:
+            self._engine.cancel(self._request_id)
+        self._make_due()
+
+    def _make_due(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._advance)
+
+    def _advance(self) -> None:
+        self._is_due = False
+        try:
+            self._send()
+            if self.end is not None and not self._unsent and not self._is_blocked:
+                self._conclude(self.end)
+        except Exception:
+            _log.exception("a reply failed")
+            self.cut()
+        if self.end is not None and not self._reply.is_open and not self._is_over:
+            self._is_over = True
+            self._on_over(self)
+
+    def _send(self) -> None:
+        while self._unsent and self._reply.is_open and not self._is_blocked:
+            piece = bytes(self._unsent[:_PIECE_BYTES])
+            del self._unsent[:_PIECE_BYTES]
+            has_begun = self._reply.status is not None
+            flushed = self._reply.write(piece) if has_begun else self._reply.start(piece)
+            if not flushed.done():
+                self._block(flushed)
+        if len(self._unsent) > self._limits.unsent:
+            self.cut()
+
+    def _block(self, flushed: asyncio.Future[None]) -> None:
+        self._is_blocked = True
+        timer = self._loop.call_later(self._limits.write_stall, self.cut)
+
+        def unblock(_: asyncio.Future[None]) -> None:
+            timer.cancel()
+            self._is_blocked = False
+            self._make_due()
+
+        flushed.add_done_callback(unblock)
+
+    def _conclude(self, end: End) -> None:
+        reply = self._reply
+        if not reply.is_open:
+            return
+        has_begun = reply.status is not None
+        is_whole = end.finish_reason not in ("error", "cancelled")
+        if has_begun and not is_whole:
+            reply.abort()
+            return
+        if has_begun:
+            reply.finish()
+        else:
+            refusal = _refusal(end)
+            if refusal is None:
+                reply.send(200, "")
+            else:
+                reply.send_refusal(refusal)
+            reply.release()
+        self.was_delivered = True
+
+
+def _refusal(end: End) -> Refusal | None:
+    """Tell why an end without any text is not an empty reply."""
+    if end.finish_reason == "error":
+        return Refusal(500, "inference failed")
+    if end.finish_reason == "cancelled":
+        return Refusal(503, "server is shutting down")
+    if end.finish_reason == "length" and end.usage.completion_tokens == 0:
+        return Refusal(503, "max-time passed before the first token: try again or raise maxTime")
+    return None

@@ -1,0 +1,53 @@
+"""What a reply needs from its connection that Tornado's HTTPConnection has no name for."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from typing import Protocol, cast
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPConnection
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time
+
+
+class SharedConnection(Protocol):
+    """A connection that shares its socket with others, and knows itself how to break off."""
+
+    def abort(self) -> None:
+        """Break the reply off, other replies on the same socket unharmed."""
+
+
+def abort(connection: HTTPConnection, version: str) -> None:
+    """Break a reply off so that no client can take what it has for the whole.
+
+    HTTP/1.1 clients miss the last chunk. HTTP/1.0 has no mark for the end but the end of the
+    connection, so there it must not end but be reset.
+    """
+    if not isinstance(connection, HTTP1Connection):
+        cast("SharedConnection", connection).abort()
+        return
+    stream = connection.stream
+    if version == "HTTP/1.0" and not stream.closed():
+        with contextlib.suppress(OSError):
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    connection.close()
+
+
+def is_closed(connection: HTTPConnection) -> bool:
+    """Tell whether the client of an HTTP/1 connection is known to have gone."""
+    return isinstance(connection, HTTP1Connection) and connection.stream.closed()
+
+
+def close(connection: HTTPConnection) -> None:
+    """Close an HTTP/1 connection after a reply that ends with it."""
+    assert isinstance(connection, HTTP1Connection)
+    connection.close()
+
+
+def send_small_pieces_at_once(connection: HTTPConnection) -> None:
+    """Turn Nagle's algorithm off for this reply; Tornado turns it on again after it."""
+    if isinstance(connection, HTTP1Connection):
+        connection.stream.set_nodelay(True)

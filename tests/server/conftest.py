@@ -1,0 +1,50 @@
+"""Servers and clients for these tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from llm_api.config import Settings
+from llm_api.server.limits import Limits
+
+from ..support.raw import Raw
+from ..support.scripted import ScriptedEngine
+from ..support.serving import PlainTemplate, Served, make_settings
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start servers that end with the test."""
+    running: list[Served] = []
+
+    def start(
+        engine: ScriptedEngine | None = None,
+        settings: Settings | None = None,
+        template: object = PlainTemplate(),
+        limits: Limits | None = None,
+    ) -> Served:
+        served = Served(
+            engine or ScriptedEngine(), settings or make_settings(), template, limits or Limits()
+        )
+        running.append(served)
+        return served
+
+    yield start
+    for served in running:
+        served.close()
+
+
+@pytest.fixture
+def served(serve: Serve) -> Served:
+    """A server with an engine that hands its jobs to the test."""
+    return serve()
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[Raw]:
+    with Raw(served.port) as client:
+        yield client
