@@ -50,7 +50,7 @@ $(VENV)/.created:
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.created pyproject.toml
-	$(BIN)/pip install -q --group dev
+	$(BIN)/pip install -q --group test
 	touch $@
 
 build: $(TOOLS)/.installed $(VENV)/.created ## install the package in .venv for development (release profile); OFFLINE=1 builds from vendor/

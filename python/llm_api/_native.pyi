@@ -1,0 +1,62 @@
+"""llm-engine, the engine in Rust. `llm_api.Engine` is the interface to use."""
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TypedDict, final
+
+from llm_api.events import FinishReason
+
+__version__: str
+ggml_version: str
+llama_version: str
+
+_End = tuple[FinishReason, str | None, int, int, int, float, float, float, int]
+_Event = tuple[int, str, _End | None]
+_Prompt = Sequence[tuple[str, bool]]
+
+class EngineConfig(TypedDict):
+    model: str | PathLike[str]
+    backends: str | PathLike[str]
+    context: int
+    pool: int
+    parallel: int
+    queue: int
+    threads: int
+    gpu_layers: int
+    rope_freq_base: float
+    rope_freq_scale: float
+
+class EngineInfo(TypedDict):
+    description: str
+    cells: int
+    sequences: int
+    batch: int
+    can_shift: bool
+    can_truncate: bool
+    cpu_variant: str
+    devices: list[str]
+    backend_failures: list[str]
+
+def check_stop(patterns: list[str], literals: list[str]) -> None: ...
+
+@final
+class Engine:
+    def __new__(cls, config: EngineConfig) -> Engine: ...
+    @staticmethod
+    def scripted(spec: str, context: int, pool: int, parallel: int, queue: int) -> Engine: ...
+    @property
+    def bell(self) -> int: ...
+    @property
+    def info(self) -> EngineInfo: ...
+    @property
+    def chat_template(self) -> str | None: ...
+    @property
+    def bos_text(self) -> str: ...
+    @property
+    def eos_text(self) -> str: ...
+    def tokenize(self, prompt: _Prompt) -> list[int]: ...
+    def submit(self, prompt: _Prompt, options: dict[str, object]) -> int: ...
+    def cancel(self, id: int) -> None: ...
+    def drain(self) -> list[_Event]: ...
+    def stats(self) -> dict[str, int]: ...
+    def close(self) -> list[_Event]: ...

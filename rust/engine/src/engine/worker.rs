@@ -1,0 +1,292 @@
+//! The engine thread's work: one [`Worker::step`] after another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::inbox::Mail;
+use super::reply::{Next, Reply};
+use super::{Shared, Stats, lock};
+use crate::Error;
+use crate::model::{DecodeError, Model, Row, SeqId, Token, Vocab};
+use crate::request::{Event, EventKind, FinishReason, RequestId};
+use crate::sampler::Scratch;
+use crate::scheduler::{Limits, Plan, Relief, Scheduler};
+
+/// What the engine thread knows of its requests. It outlives the model's
+/// context: after a panic it is what remains.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    vocab: Arc<dyn Vocab>,
+    limits: Limits,
+    scheduler: Scheduler,
+    /// The replies of all requests in the scheduler's line.
+    replies: BTreeMap<RequestId, Reply>,
+    /// Events not yet published.
+    events: Vec<Event>,
+    /// The batch; kept to be used again.
+    rows: Vec<Row>,
+    scratch: Scratch,
+    stats: Stats,
+}
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>, vocab: Arc<dyn Vocab>, limits: Limits) -> Self {
+        Self {
+            shared,
+            vocab,
+            limits,
+            scheduler: Scheduler::new(limits),
+            replies: BTreeMap::new(),
+            events: Vec::new(),
+            rows: Vec::new(),
+            scratch: Scratch::default(),
+            stats: Stats {
+                cells_total: limits.cells,
+                ..Stats::default()
+            },
+        }
+    }
+
+    /// Steps until the inbox is closed; without requests, waits for one.
+    pub fn serve(&mut self, model: &mut dyn Model) {
+        while let Some(mail) = self.shared.inbox.take(self.replies.is_empty()) {
+            self.step(model, mail);
+        }
+    }
+
+    /// One round: who came and left, what is next, compute, sample, tell.
+    fn step(&mut self, model: &mut dyn Model, mail: Mail) {
+        self.accept(model, mail);
+        self.end_overdue(model);
+        self.deliver();
+
+        let plan = self.schedule(model);
+        if self.decode(model, &plan) {
+            let tokens = self.sample(model, &plan);
+            self.update(model, tokens);
+        }
+        self.deliver();
+    }
+
+    /// Takes submissions in, and cancelled requests out, wherever they stand.
+    fn accept(&mut self, model: &mut dyn Model, mail: Mail) {
+        for (id, reply) in mail.requests {
+            self.scheduler
+                .submit(id, reply.tokens().len(), reply.limit());
+            self.replies.insert(id, reply);
+        }
+        for id in mail.cancels {
+            self.end(model, id, FinishReason::Cancelled);
+        }
+    }
+
+    fn end_overdue(&mut self, model: &mut dyn Model) {
+        let now = Instant::now();
+        let overdue: Vec<RequestId> = self
+            .replies
+            .iter()
+            .filter(|(_, reply)| reply.is_overdue(now))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in overdue {
+            let mut text = String::new();
+            let reason = self.reply(id).finish(FinishReason::Length, &mut text);
+            self.say(id, text);
+            self.end(model, id, reason);
+        }
+    }
+
+    fn schedule(&mut self, model: &mut dyn Model) -> Plan {
+        let plan = self.scheduler.plan();
+        for &(id, sequence) in &plan.paused {
+            self.pause(model, id, sequence);
+        }
+        plan
+    }
+
+    /// Computes the plan; false if there is nothing to sample from.
+    fn decode(&mut self, model: &mut dyn Model, plan: &Plan) -> bool {
+        self.fill_batch(plan);
+        if self.rows.is_empty() {
+            return false;
+        }
+        match model.decode(&self.rows) {
+            Ok(()) => {
+                self.scheduler.computed(plan);
+                self.stats.decodes += 1;
+                self.stats.computed_tokens += self.rows.len() as u64;
+                return true;
+            }
+            Err(DecodeError::NoRoom) => match self.scheduler.no_room(plan) {
+                Relief::Paused(id, sequence) => self.pause(model, id, sequence),
+                Relief::Smaller => {}
+                Relief::Hopeless(id) => {
+                    let error = Error::Decode("no room for one more token".into());
+                    self.end(model, id, FinishReason::Error(error));
+                }
+            },
+            Err(DecodeError::Failed(reason)) => {
+                for piece in &plan.pieces {
+                    let error = Error::Decode(reason.clone());
+                    self.end(model, piece.id, FinishReason::Error(error));
+                }
+            }
+        }
+        false
+    }
+
+    fn fill_batch(&mut self, plan: &Plan) {
+        let now = Instant::now();
+        self.rows.clear();
+        for piece in &plan.pieces {
+            let reply = self
+                .replies
+                .get_mut(&piece.id)
+                .expect("every request has a reply");
+            reply.start(now);
+            let end = piece.start + piece.len;
+            for position in piece.start..end {
+                self.rows.push(Row {
+                    token: reply.tokens()[position],
+                    position: position as i32,
+                    sequence: piece.sequence,
+                    logits: piece.samples && position + 1 == end,
+                });
+            }
+        }
+    }
+
+    /// Samples a token for every reply that has logits. The draws share
+    /// nothing but the scratch memory.
+    fn sample(&mut self, model: &dyn Model, plan: &Plan) -> Vec<(RequestId, Token)> {
+        // Both are in order of arrival.
+        let mut rows = plan.samples().peekable();
+        let draws = self.replies.iter_mut().filter_map(|(&id, reply)| {
+            let (_, row) = rows.next_if(|&(owner, _)| owner == id)?;
+            Some((id, reply, model.logits(row)))
+        });
+        draws
+            .map(|(id, reply, logits)| (id, reply.sample(logits, &mut self.scratch)))
+            .collect()
+    }
+
+    /// Turns tokens into text, and decides what follows from each.
+    fn update(&mut self, model: &mut dyn Model, tokens: Vec<(RequestId, Token)>) {
+        self.stats.sampled_tokens += tokens.len() as u64;
+        let vocab = Arc::clone(&self.vocab);
+        for (id, token) in tokens {
+            let mut text = String::new();
+            let next = self.reply(id).push(token, &*vocab, &mut text);
+            self.say(id, text);
+            match next {
+                Next::Continue => self.scheduler.extend(id),
+                Next::Shift { gap, end } => {
+                    self.scheduler.extend(id);
+                    let sequence = self.scheduler.shorten(id, gap.len());
+                    let [from, to, end] = [gap.start, gap.end, end].map(|at| at as i32);
+                    model.remove(sequence, from, to);
+                    model.shift(sequence, to, end, from - to);
+                    self.stats.shifts += 1;
+                }
+                Next::End(reason) => self.end(model, id, reason),
+            }
+        }
+    }
+
+    fn pause(&mut self, model: &mut dyn Model, id: RequestId, sequence: SeqId) {
+        model.remove(sequence, 0, -1);
+        self.reply(id).pauses += 1;
+        self.stats.pauses += 1;
+    }
+
+    /// Ends a request, if it has not ended yet, and frees what it holds.
+    fn end(&mut self, model: &mut dyn Model, id: RequestId, reason: FinishReason) {
+        if self.replies.contains_key(&id) {
+            self.bow_out(id, reason);
+            if let Some(sequence) = self.scheduler.remove(id) {
+                model.remove(sequence, 0, -1);
+            }
+        }
+    }
+
+    /// Ends all requests: their context is gone, another one will be made.
+    pub fn start_over(&mut self, reason: &FinishReason) {
+        self.stats.rebuilds += 1;
+        self.end_all(reason);
+    }
+
+    /// Ends all requests, also those not yet taken in: nothing will be made.
+    pub fn shut_down(&mut self, reason: &FinishReason) {
+        self.replies.extend(self.shared.inbox.take_rest().requests);
+        self.end_all(reason);
+    }
+
+    /// Decodes that succeeded so far.
+    pub fn decodes(&self) -> u64 {
+        self.stats.decodes
+    }
+
+    /// There is no model to free anything in, and after a panic the scheduler
+    /// cannot be trusted.
+    fn end_all(&mut self, reason: &FinishReason) {
+        self.scheduler = Scheduler::new(self.limits);
+        while let Some((&id, _)) = self.replies.first_key_value() {
+            self.bow_out(id, reason.clone());
+        }
+        self.deliver();
+    }
+
+    fn bow_out(&mut self, id: RequestId, reason: FinishReason) {
+        let Some(reply) = self.replies.remove(&id) else {
+            return;
+        };
+        let usage = reply.usage();
+        let counter = match reason {
+            FinishReason::Cancelled => &mut self.stats.cancelled,
+            FinishReason::Error(_) => &mut self.stats.failed,
+            FinishReason::Stop | FinishReason::Length | FinishReason::StopRegex => {
+                &mut self.stats.completed
+            }
+        };
+        *counter += 1;
+        self.events.push(Event {
+            id,
+            kind: EventKind::End { reason, usage },
+        });
+    }
+
+    fn say(&mut self, id: RequestId, text: String) {
+        if !text.is_empty() {
+            self.events.push(Event {
+                id,
+                kind: EventKind::Delta(text),
+            });
+        }
+    }
+
+    /// Publishes the state and all events so far. Whoever reads an `End` finds
+    /// the request's cells free and its place in the queue empty.
+    fn deliver(&mut self) {
+        self.stats.waiting = self.scheduler.waiting();
+        self.stats.running = self.scheduler.running();
+        self.stats.paused = self.scheduler.paused();
+        self.stats.cells_used = self.scheduler.cells_used();
+        *lock(&self.shared.stats) = self.stats;
+
+        let ends = self
+            .events
+            .iter()
+            .filter(|event| matches!(event.kind, EventKind::End { .. }));
+        self.shared.inbox.ended(ends.count());
+        for id in self.shared.outbox.publish(&mut self.events) {
+            self.shared.inbox.cancel(id);
+        }
+    }
+
+    fn reply(&mut self, id: RequestId) -> &mut Reply {
+        self.replies
+            .get_mut(&id)
+            .expect("every request has a reply")
+    }
+}

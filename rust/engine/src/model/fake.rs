@@ -1,0 +1,139 @@
+//! The scripted twin of a model, for tests of schedules and faults.
+//!
+//! What it says next is a function of the tokens that it finds in its own
+//! simulated cells, so a mistake in the engine's bookkeeping of cells comes out
+//! as wrong text. It panics on calls that llama.cpp would reject or take badly.
+
+mod cells;
+mod control;
+mod spec;
+mod vocab;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
+
+pub use self::control::Control;
+pub use self::spec::{FakeSpec, Script};
+pub use self::vocab::FakeVocab;
+
+use self::cells::Cells;
+use super::{DecodeError, Loader, Model, ModelInfo, Row, SeqId, Vocab};
+use crate::Error;
+
+/// Makes the scripted model.
+#[derive(Debug)]
+pub struct FakeLoader {
+    spec: FakeSpec,
+    info: ModelInfo,
+    control: Arc<Control>,
+}
+
+impl FakeLoader {
+    /// A model with `cells` cells and at most 64 `sequences`.
+    pub fn new(spec: FakeSpec, cells: usize, sequences: usize) -> Self {
+        let info = ModelInfo {
+            description: format!("scripted model: {:?}", spec.script),
+            cells,
+            sequences,
+            batch: spec.batch,
+            can_shift: spec.can_shift,
+            can_truncate: true,
+        };
+        Self {
+            spec,
+            info,
+            control: Arc::default(),
+        }
+    }
+
+    /// The hand on the model, for whoever keeps it while the engine has the
+    /// loader.
+    pub fn control(&self) -> Arc<Control> {
+        Arc::clone(&self.control)
+    }
+}
+
+impl Loader for FakeLoader {
+    fn load(&mut self) -> Result<Arc<dyn Vocab>, Error> {
+        Ok(Arc::new(FakeVocab))
+    }
+
+    fn with_model(&mut self, serve: &mut dyn FnMut(&mut dyn Model)) -> Result<(), Error> {
+        let room = self.spec.room.unwrap_or(self.info.cells);
+        self.control.report_cells(0);
+        serve(&mut FakeModel {
+            spec: &self.spec,
+            info: &self.info,
+            control: &self.control,
+            cells: Cells::new(room, self.info.sequences),
+            logits: HashMap::new(),
+        });
+        Ok(())
+    }
+}
+
+struct FakeModel<'a> {
+    spec: &'a FakeSpec,
+    info: &'a ModelInfo,
+    control: &'a Control,
+    cells: Cells,
+    /// By row of the last decode.
+    logits: HashMap<usize, Vec<f32>>,
+}
+
+impl Model for FakeModel<'_> {
+    fn info(&self) -> &ModelInfo {
+        self.info
+    }
+
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        assert!(
+            (1..=self.info.batch).contains(&rows.len()),
+            "a batch of {} rows",
+            rows.len()
+        );
+        self.control.pass(rows);
+        if !self.spec.delay.is_zero() {
+            thread::sleep(self.spec.delay);
+        }
+        if rows.len() > self.cells.free() {
+            return Err(DecodeError::NoRoom);
+        }
+        self.logits.clear();
+        for (at, row) in rows.iter().enumerate() {
+            self.cells.put(row);
+            if row.logits {
+                let [best, second] = self.spec.script.next(&self.cells.tokens(row.sequence));
+                // Far enough apart for any temperature and penalty in use.
+                let mut logits = vec![0.0; FakeVocab.n_tokens()];
+                logits[second as usize] = 40.0;
+                logits[best as usize] = 80.0;
+                self.logits.insert(at, logits);
+            }
+        }
+        self.control.report_cells(self.cells.used());
+        Ok(())
+    }
+
+    fn logits(&self, row: usize) -> &[f32] {
+        self.logits
+            .get(&row)
+            .expect("logits of a row that asked for them")
+    }
+
+    fn remove(&mut self, sequence: SeqId, from: i32, to: i32) -> bool {
+        self.cells.remove(sequence, from, to);
+        self.control.report_cells(self.cells.used());
+        true
+    }
+
+    fn shift(&mut self, sequence: SeqId, from: i32, to: i32, delta: i32) {
+        assert!(self.info.can_shift, "a shift of a model that cannot");
+        self.cells.shift(sequence, from, to, delta);
+    }
+
+    fn copy(&mut self, from: SeqId, to: SeqId, begin: i32, end: i32) {
+        self.cells.copy(from, to, begin, end);
+    }
+}

@@ -1,0 +1,114 @@
+//! A unified KV cache: cells that each have a token, one position and a set of
+//! sequences.
+
+use crate::model::{Row, SeqId, Token};
+
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    token: Token,
+    position: i32,
+    /// One bit a sequence; never 0.
+    sequences: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Cells {
+    cells: Vec<Cell>,
+    room: usize,
+    sequences: usize,
+}
+
+impl Cells {
+    pub fn new(room: usize, sequences: usize) -> Self {
+        assert!(sequences <= u64::BITS as usize);
+        Self {
+            cells: Vec::new(),
+            room,
+            sequences,
+        }
+    }
+
+    pub fn used(&self) -> usize {
+        self.cells.len()
+    }
+
+    pub fn free(&self) -> usize {
+        self.room - self.cells.len()
+    }
+
+    /// The tokens that `sequence` sees. Their positions must be 0, 1, 2 and so
+    /// on, each once.
+    pub fn tokens(&self, sequence: SeqId) -> Vec<Token> {
+        let bit = self.bit(sequence);
+        let mut seen: Vec<(i32, Token)> = self
+            .cells
+            .iter()
+            .filter(|cell| cell.sequences & bit != 0)
+            .map(|cell| (cell.position, cell.token))
+            .collect();
+        seen.sort_unstable();
+        for (expected, (position, _)) in (0..).zip(&seen) {
+            assert_eq!(
+                *position, expected,
+                "a gap or a double in sequence {sequence}"
+            );
+        }
+        seen.into_iter().map(|(_, token)| token).collect()
+    }
+
+    /// Takes a cell for the row, which must be the next one of its sequence.
+    pub fn put(&mut self, row: &Row) {
+        let next = self.tokens(row.sequence).len();
+        assert_eq!(
+            row.position as usize, next,
+            "not the next position of its sequence"
+        );
+        let sequences = self.bit(row.sequence);
+        self.cells.push(Cell {
+            token: row.token,
+            position: row.position,
+            sequences,
+        });
+    }
+
+    pub fn remove(&mut self, sequence: SeqId, from: i32, to: i32) {
+        let bit = self.bit(sequence);
+        for cell in &mut self.cells {
+            if in_range(cell.position, from, to) {
+                cell.sequences &= !bit;
+            }
+        }
+        self.cells.retain(|cell| cell.sequences != 0);
+    }
+
+    /// As in llama.cpp, a shared cell moves for all who share it.
+    pub fn shift(&mut self, sequence: SeqId, from: i32, to: i32, delta: i32) {
+        let bit = self.bit(sequence);
+        for cell in &mut self.cells {
+            if cell.sequences & bit != 0 && in_range(cell.position, from, to) {
+                cell.position += delta;
+            }
+        }
+    }
+
+    pub fn copy(&mut self, from: SeqId, to: SeqId, begin: i32, end: i32) {
+        let (from, to) = (self.bit(from), self.bit(to));
+        for cell in &mut self.cells {
+            if cell.sequences & from != 0 && in_range(cell.position, begin, end) {
+                cell.sequences |= to;
+            }
+        }
+    }
+
+    fn bit(&self, sequence: SeqId) -> u64 {
+        assert!(
+            (0..self.sequences as SeqId).contains(&sequence),
+            "no sequence {sequence}"
+        );
+        1 << sequence
+    }
+}
+
+fn in_range(position: i32, from: i32, to: i32) -> bool {
+    position >= from && (to < 0 || position < to)
+}

@@ -1,0 +1,257 @@
+//! A context: the pool of cells, the batch and the threads that compute.
+
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+
+use llama_cpp_sys_2 as sys;
+
+use super::LlamaConfig;
+use super::backend::{clear_log, cpu_function, logged};
+use super::weights::Weights;
+use crate::Error;
+use crate::model::{DecodeError, Model, ModelInfo, Row, SeqId, Token};
+
+/// Rows of one decode, which llama.cpp computes in one pass. More gives no
+/// speed on a CPU, and makes running streams wait longer for a prompt.
+const BATCH: u32 = 512;
+
+/// How long idle workers spin before they sleep, in ggml's units of about a
+/// millisecond each (0 to 100, ggml's default 50). Sleeping at once keeps the
+/// cores free for sampling and for writing replies between two decodes.
+const POLL: u32 = 0;
+
+#[derive(Debug)]
+pub(super) struct LlamaModel {
+    info: ModelInfo,
+    n_tokens: usize,
+    batch: Batch,
+    // Dropped in this order: the context uses the pool and the weights.
+    context: Context,
+    _threads: ThreadPool,
+    _weights: Arc<Weights>,
+}
+
+impl LlamaModel {
+    pub(super) fn new(weights: Arc<Weights>, config: &LlamaConfig) -> Result<Self, Error> {
+        let context = Context::new(&weights, config)?;
+        let threads = ThreadPool::new(config.threads())?;
+        // SAFETY: both are valid, and the context is dropped first.
+        unsafe { sys::llama_attach_threadpool(context.0.as_ptr(), threads.pool, null_mut()) };
+        let model = weights.as_ptr();
+        let memory = context.memory();
+        if memory.is_null() {
+            return Err(Error::Unsupported(
+                "the model keeps no context: it cannot generate text".into(),
+            ));
+        }
+        // SAFETY: context, memory and model are valid; these only read.
+        let (cells, shifts, stateful, windowed, n_tokens) = unsafe {
+            (
+                sys::llama_n_ctx(context.0.as_ptr()),
+                sys::llama_memory_can_shift(memory),
+                sys::llama_model_is_recurrent(model) || sys::llama_model_is_hybrid(model),
+                sys::llama_model_n_swa(model) > 0,
+                sys::llama_vocab_n_tokens(sys::llama_model_get_vocab(model)),
+            )
+        };
+        Ok(Self {
+            info: ModelInfo {
+                description: weights.description(),
+                cells: cells as usize,
+                sequences: config.sequences as usize,
+                batch: BATCH as usize,
+                // Recurrent state has no positions that could be moved, though
+                // llama.cpp says it does: a shift also drops a middle part.
+                can_shift: shifts && !stateful,
+                // Cells that slid out of a window are gone: after a cut the
+                // window before it would have holes.
+                can_truncate: !stateful && !windowed,
+            },
+            n_tokens: n_tokens as usize,
+            batch: Batch::default(),
+            context,
+            _threads: threads,
+            _weights: weights,
+        })
+    }
+}
+
+impl Model for LlamaModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        // llama.cpp aborts the process on more than it has room for.
+        assert!(rows.len() <= self.info.batch);
+        assert!(rows.iter().filter(|row| row.logits).count() <= self.info.sequences);
+        let batch = self.batch.fill(rows);
+        clear_log();
+        // SAFETY: the batch points into `self.batch`, which is not touched
+        // until the call returns.
+        match unsafe { sys::llama_decode(self.context.0.as_ptr(), batch) } {
+            0 => Ok(()),
+            1 => Err(DecodeError::NoRoom),
+            code => Err(DecodeError::Failed(
+                logged().unwrap_or_else(|| format!("llama_decode returned {code}")),
+            )),
+        }
+    }
+
+    fn logits(&self, row: usize) -> &[f32] {
+        // SAFETY: an unknown row gives null; else there are `n_tokens` values,
+        // valid until the next decode, which needs `&mut self`.
+        unsafe {
+            let logits = sys::llama_get_logits_ith(self.context.0.as_ptr(), row as i32);
+            assert!(!logits.is_null(), "row {row} was decoded without logits");
+            std::slice::from_raw_parts(logits, self.n_tokens)
+        }
+    }
+
+    fn remove(&mut self, sequence: SeqId, from: i32, to: i32) -> bool {
+        // SAFETY: the memory belongs to the context.
+        unsafe { sys::llama_memory_seq_rm(self.context.memory(), sequence, from, to) }
+    }
+
+    fn shift(&mut self, sequence: SeqId, from: i32, to: i32, delta: i32) {
+        // llama.cpp aborts the process at the next decode otherwise.
+        assert!(self.info.can_shift);
+        // SAFETY: the memory belongs to the context.
+        unsafe { sys::llama_memory_seq_add(self.context.memory(), sequence, from, to, delta) }
+    }
+
+    fn copy(&mut self, from: SeqId, to: SeqId, begin: i32, end: i32) {
+        // SAFETY: the memory belongs to the context.
+        unsafe { sys::llama_memory_seq_cp(self.context.memory(), from, to, begin, end) }
+    }
+}
+
+#[derive(Debug)]
+struct Context(NonNull<sys::llama_context>);
+
+impl Context {
+    fn new(weights: &Weights, config: &LlamaConfig) -> Result<Self, Error> {
+        // SAFETY: plain data without invariants.
+        let mut params = unsafe { sys::llama_context_default_params() };
+        params.n_ctx = config.cells;
+        params.n_batch = BATCH;
+        params.n_ubatch = BATCH;
+        params.n_seq_max = config.sequences;
+        // One row of logits a sequence; the default keeps room for a row a
+        // token, half a gigabyte for a large vocabulary.
+        params.n_outputs_max = config.sequences;
+        params.n_threads = config.threads();
+        params.n_threads_batch = config.threads();
+        params.rope_freq_base = config.rope_freq_base;
+        params.rope_freq_scale = config.rope_freq_scale;
+        params.kv_unified = true;
+        // Sliding windows keep what they need and no more. Full-size caches
+        // would let such models shift and share prefixes, for several times
+        // the memory.
+        params.swa_full = false;
+        params.no_perf = true;
+        clear_log();
+        // SAFETY: the model is valid, and the parameters hold no pointers.
+        let context = unsafe { sys::llama_init_from_model(weights.as_ptr(), params) };
+        NonNull::new(context).map(Self).ok_or_else(|| {
+            let reason = logged().unwrap_or_else(|| "llama.cpp made no context".into());
+            Error::ModelLoad(format!(
+                "a context of {} cells for {} sequences: {reason}",
+                config.cells, config.sequences
+            ))
+        })
+    }
+
+    fn memory(&self) -> sys::llama_memory_t {
+        // SAFETY: the context is valid.
+        unsafe { sys::llama_get_memory(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: owned by this alone.
+        unsafe { sys::llama_free(self.0.as_ptr()) }
+    }
+}
+
+type NewThreadPool =
+    unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> sys::ggml_threadpool_t;
+type FreeThreadPool = unsafe extern "C" fn(sys::ggml_threadpool_t);
+
+/// Threads kept between decodes. Without one, ggml built without OpenMP starts
+/// and joins threads for every decode.
+#[derive(Debug)]
+struct ThreadPool {
+    pool: sys::ggml_threadpool_t,
+    free: FreeThreadPool,
+}
+
+impl ThreadPool {
+    fn new(threads: i32) -> Result<Self, Error> {
+        let missing = || Error::Unsupported("ggml's CPU backend has no thread pool".into());
+        let new = cpu_function(c"ggml_threadpool_new").ok_or_else(missing)?;
+        let free = cpu_function(c"ggml_threadpool_free").ok_or_else(missing)?;
+        // SAFETY: ggml-cpu.h declares functions of these names and types.
+        let (new, free) = unsafe {
+            (
+                std::mem::transmute::<*mut std::ffi::c_void, NewThreadPool>(new),
+                std::mem::transmute::<*mut std::ffi::c_void, FreeThreadPool>(free),
+            )
+        };
+        // SAFETY: `params` lives through the call, which copies it.
+        let pool = unsafe {
+            let mut params = sys::ggml_threadpool_params_default(threads);
+            params.poll = POLL;
+            new(&mut params)
+        };
+        if pool.is_null() {
+            return Err(missing());
+        }
+        Ok(Self { pool, free })
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        // SAFETY: made by the matching function; the context is gone.
+        unsafe { (self.free)(self.pool) }
+    }
+}
+
+/// The arrays of a `llama_batch`, kept between decodes.
+#[derive(Debug, Default)]
+struct Batch {
+    tokens: Vec<Token>,
+    positions: Vec<i32>,
+    sequence_counts: Vec<i32>,
+    sequences: Vec<SeqId>,
+    sequence_pointers: Vec<*mut SeqId>,
+    logits: Vec<i8>,
+}
+
+impl Batch {
+    /// A batch that points into `self`, valid until the next call.
+    fn fill(&mut self, rows: &[Row]) -> sys::llama_batch {
+        fn refill<T>(column: &mut Vec<T>, values: impl Iterator<Item = T>) {
+            column.clear();
+            column.extend(values);
+        }
+        refill(&mut self.tokens, rows.iter().map(|row| row.token));
+        refill(&mut self.positions, rows.iter().map(|row| row.position));
+        refill(&mut self.sequence_counts, rows.iter().map(|_| 1));
+        refill(&mut self.sequences, rows.iter().map(|row| row.sequence));
+        refill(&mut self.logits, rows.iter().map(|row| row.logits.into()));
+        let pointers = self.sequences.iter_mut().map(std::ptr::from_mut);
+        refill(&mut self.sequence_pointers, pointers);
+        sys::llama_batch {
+            n_tokens: rows.len() as i32,
+            token: self.tokens.as_mut_ptr(),
+            embd: null_mut(),
+            pos: self.positions.as_mut_ptr(),
+            n_seq_id: self.sequence_counts.as_mut_ptr(),
+            seq_id: self.sequence_pointers.as_mut_ptr(),
+            logits: self.logits.as_mut_ptr(),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! llama.cpp behind the traits of [`crate::model`]: nothing outside this
+//! folder names it.
+//!
+//! `backend.rs` loads ggml's backends and keeps what llama.cpp logs,
+//! `weights.rs` the model file, `vocab.rs` the tokenizer, `context.rs` the
+//! context with its thread pool.
+
+mod backend;
+mod context;
+mod vocab;
+mod weights;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use crate::Error;
+use crate::model::{Loader, Model, Vocab};
+
+pub use backend::{Backends, GGML_VERSION, backends, check_version, llama_version};
+
+/// GGML_MAX_N_THREADS.
+const MAX_THREADS: usize = 512;
+
+/// What to load and how.
+#[derive(Debug, Clone)]
+pub struct LlamaConfig {
+    /// A GGUF file.
+    pub path: PathBuf,
+    /// The folder with ggml's backends. Read once a process: the first engine
+    /// decides.
+    pub backends: PathBuf,
+    /// Cells of the pool; llama.cpp rounds up to a multiple of 256.
+    pub cells: u32,
+    /// Sequences that can be decoded at once.
+    pub sequences: u32,
+    /// Threads that compute; 0: as many as this process may use cores.
+    pub threads: u32,
+    /// Layers on an accelerator; negative: all.
+    pub gpu_layers: i32,
+    /// 0: what the GGUF says.
+    pub rope_freq_base: f32,
+    /// 0: what the GGUF says.
+    pub rope_freq_scale: f32,
+}
+
+impl LlamaConfig {
+    fn threads(&self) -> i32 {
+        let threads = match self.threads {
+            0 => available_parallelism().map_or(1, usize::from),
+            threads => threads as usize,
+        };
+        threads.min(MAX_THREADS) as i32
+    }
+}
+
+/// Loads a GGUF file.
+#[derive(Debug)]
+pub struct LlamaLoader {
+    config: LlamaConfig,
+    weights: Option<Arc<weights::Weights>>,
+}
+
+impl LlamaLoader {
+    /// Loads nothing yet.
+    pub fn new(config: LlamaConfig) -> Self {
+        Self {
+            config,
+            weights: None,
+        }
+    }
+}
+
+impl Loader for LlamaLoader {
+    fn load(&mut self) -> Result<Arc<dyn Vocab>, Error> {
+        backend::load(&self.config.backends)?;
+        let weights = Arc::new(weights::Weights::load(&self.config)?);
+        self.weights = Some(Arc::clone(&weights));
+        Ok(Arc::new(vocab::LlamaVocab::new(weights)?))
+    }
+
+    fn with_model(&mut self, serve: &mut dyn FnMut(&mut dyn Model)) -> Result<(), Error> {
+        let weights = self.weights.as_ref().ok_or(Error::Closed)?;
+        let mut model = context::LlamaModel::new(Arc::clone(weights), &self.config)?;
+        serve(&mut model);
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! A model file in memory.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::ptr::NonNull;
+
+use llama_cpp_sys_2 as sys;
+
+use super::LlamaConfig;
+use super::backend::{clear_log, logged, path_to_c, text};
+use crate::Error;
+
+/// A loaded model. The vocabulary and every context hold it by `Arc`; the
+/// memory goes with the last of them.
+#[derive(Debug)]
+pub(super) struct Weights(NonNull<sys::llama_model>);
+
+// SAFETY: after loading, llama.cpp only reads a model; contexts of different
+// threads share one.
+unsafe impl Send for Weights {}
+// SAFETY: as above.
+unsafe impl Sync for Weights {}
+
+impl Drop for Weights {
+    fn drop(&mut self) {
+        // SAFETY: nothing else owns it, and no context is left (each has an
+        // `Arc` of this).
+        unsafe { sys::llama_model_free(self.0.as_ptr()) }
+    }
+}
+
+impl Weights {
+    pub(super) fn load(config: &LlamaConfig) -> Result<Self, Error> {
+        let path = &config.path;
+        let refuse = |reason: &str| Error::ModelLoad(format!("{}: {reason}", path.display()));
+        let size = check_file(path).map_err(|reason| refuse(&reason))?;
+        if config.gpu_layers == 0 {
+            check_memory(size).map_err(|reason| refuse(&reason))?;
+        }
+        let name = path_to_c(path).ok_or_else(|| refuse("not a path"))?;
+        // SAFETY: plain data without invariants.
+        let mut params = unsafe { sys::llama_model_default_params() };
+        params.n_gpu_layers = config.gpu_layers;
+        clear_log();
+        // SAFETY: `name` outlives the call; the parameters hold no pointers.
+        let model = unsafe { sys::llama_model_load_from_file(name.as_ptr(), params) };
+        let model = NonNull::new(model)
+            .map(Self)
+            .ok_or_else(|| refuse(&logged().unwrap_or_else(|| "llama.cpp refused it".into())))?;
+        model
+            .check_kind()
+            .map_err(|reason| Error::Unsupported(format!("{}: {reason}", path.display())))?;
+        Ok(model)
+    }
+
+    /// This engine continues text: one decoder, left to right.
+    fn check_kind(&self) -> Result<(), &'static str> {
+        let model = self.as_ptr();
+        // SAFETY: `model` is valid, and these only read it.
+        let (encoder, decoder, diffusion, vocab) = unsafe {
+            (
+                sys::llama_model_has_encoder(model),
+                sys::llama_model_has_decoder(model),
+                sys::llama_model_is_diffusion(model),
+                sys::llama_vocab_type(sys::llama_model_get_vocab(model)),
+            )
+        };
+        if encoder && decoder {
+            return Err("an encoder-decoder model; only decoder models are supported");
+        }
+        if diffusion {
+            return Err("a diffusion model; only left-to-right models are supported");
+        }
+        let embedding = !decoder
+            || vocab == sys::LLAMA_VOCAB_TYPE_WPM
+            || self
+                .metadata("general.architecture")
+                .and_then(|arch| self.metadata(&format!("{arch}.attention.causal")))
+                .is_some_and(|causal| causal == "false");
+        if embedding {
+            return Err("an embedding model; it cannot generate text");
+        }
+        if vocab == sys::LLAMA_VOCAB_TYPE_NONE {
+            return Err("the file has no vocabulary");
+        }
+        Ok(())
+    }
+
+    /// A value of the GGUF's metadata as text; none for arrays.
+    fn metadata(&self, key: &str) -> Option<String> {
+        let key = CString::new(key).ok()?;
+        let mut buffer = [0_u8; 128];
+        // SAFETY: `buffer` has the given size, and is ended by a zero.
+        let length = unsafe {
+            sys::llama_model_meta_val_str(
+                self.as_ptr(),
+                key.as_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
+        };
+        // SAFETY: as above.
+        (length >= 0).then(|| unsafe { text(buffer.as_ptr().cast()) })
+    }
+
+    /// A description such as "llama ?B Q4_1".
+    pub(super) fn description(&self) -> String {
+        let mut buffer = [0_u8; 128];
+        // SAFETY: `buffer` has the given size, and is ended by a zero.
+        unsafe {
+            sys::llama_model_desc(self.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len());
+            text(buffer.as_ptr().cast())
+        }
+    }
+
+    /// Valid as long as `self`.
+    pub(super) fn as_ptr(&self) -> *mut sys::llama_model {
+        self.0.as_ptr()
+    }
+}
+
+/// Looks at what can be said about a file better than llama.cpp says it;
+/// returns its size in bytes.
+fn check_file(path: &Path) -> Result<u64, String> {
+    let mut file = File::open(path).map_err(|error| error.to_string())?;
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if metadata.is_dir() {
+        return Err("a folder, not a GGUF file".into());
+    }
+    let mut magic = [0_u8; 4];
+    match file.read_exact(&mut magic) {
+        Ok(()) if &magic == b"GGUF" => Ok(metadata.len()),
+        _ => Err("not a GGUF file".into()),
+    }
+}
+
+/// Refuses a file larger than all memory and swap of the machine. Less is not
+/// refused: weights are mapped, so pages of other programs may make room.
+fn check_memory(size: u64) -> Result<(), String> {
+    let Ok(info) = std::fs::read_to_string("/proc/meminfo") else {
+        return Ok(());
+    };
+    let kib = |key: &str| -> Option<u64> {
+        let line = info.lines().find_map(|line| line.strip_prefix(key))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let (Some(memory), Some(swap)) = (kib("MemTotal:"), kib("SwapTotal:")) else {
+        return Ok(());
+    };
+    let total = (memory + swap) * 1024;
+    if size > total {
+        return Err(format!(
+            "{} MiB of weights do not fit into {} MiB of memory: use a smaller model or quantization",
+            size >> 20,
+            total >> 20
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The engine over the scripted model: its thread, its queues and its faults,
+//! with real concurrency and no real model.
+
+mod cancel;
+mod faults;
+mod harness;
+mod limits;
+mod pausing;
+mod random;
+mod shift;
+mod streams;
