@@ -52,6 +52,8 @@ def test_the_contracts_defaults():
         "ropeFreqBase": 0,
         "ropeFreqScale": 0,
         "shutdownTimeout": 30,
+        "tlsCert": "",
+        "tlsKey": "",
         "logPrompts": False,
         "tokens": 0,
         "maxTime": 0,

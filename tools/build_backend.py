@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import maturin
-from build_env import build_env
 from maturin import (
     build_sdist,
     get_requires_for_build_editable,
@@ -17,6 +16,8 @@ from maturin import (
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
 )
+
+from build_env import build_env
 
 __all__ = [
     "build_editable",

@@ -53,8 +53,9 @@ def _run(parsed: flags.Parsed) -> int:
     print(settings.as_json(), flush=True)
     # Imported late: what is said above needs no inference library to load.
     from llm_api.engine import Engine  # noqa: PLC0415
-    from llm_api.server import ServeError, serve  # noqa: PLC0415
+    from llm_api.server import ServeError, log, serve  # noqa: PLC0415
 
+    log.configure()
     wanted = settings.engine
     engine = Engine(
         settings.model_path,
@@ -68,6 +69,8 @@ def _run(parsed: flags.Parsed) -> int:
         rope_freq_scale=wanted.rope_freq_scale,
     )
     try:
+        if settings.generation["n_keep"] and not engine.info["can_shift"]:
+            raise ConfigError("n-keep: this model cannot shift its context, so it must be 0")
         return serve(settings, engine, _prompt_template(settings.chat, engine))
     except ServeError as error:
         raise ConfigError(str(error)) from error

@@ -27,6 +27,7 @@ from llm_api.templates import (
     load_builtin,
     load_go_template,
 )
+from llm_api.tls import Certificate, CertificateError
 
 MODEL_TEMPLATE: Final = "gguf"
 """The prompt template type that stands for the model's own chat template."""
@@ -69,6 +70,7 @@ class ServerSettings:
     address: Address
     shutdown_timeout: float
     log_prompts: bool
+    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,7 @@ def load_settings(parsed: flags.Parsed) -> Settings:
             address=parse_address(values["addr"]),
             shutdown_timeout=values["shutdown-timeout"],
             log_prompts=values["log-prompts"],
+            certificate=_certificate(values["tls-cert"], values["tls-key"]),
         ),
         engine=engine,
         chat=_chat(values),
@@ -212,6 +215,19 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number in JSON")
+
+
+def _certificate(path: str, key_path: str) -> Certificate | None:
+    if not path and not key_path:
+        return None
+    if not path or not key_path:
+        raise ConfigError("-tls-cert and -tls-key must be given together")
+    certificate = Certificate(path, key_path)
+    try:
+        certificate.load()
+    except CertificateError as error:
+        raise ConfigError(f"TLS: {error}") from error
+    return certificate
 
 
 def _engine(values: _Values) -> EngineSettings:

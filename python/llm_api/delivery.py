@@ -54,10 +54,11 @@ class Delivery:
         self, prompt: list[tuple[str, bool]], options: dict[str, object], to: Listener
     ) -> int:
         """Submit a request whose events go to the listener `to`; return its id."""
+        request = self._native.prepare(prompt, options)  # slow, so not under the lock
         with self._lock:
             if self._is_closed:
                 raise EngineClosedError("the engine is closed")
-            request_id = self._native.submit(prompt, options)
+            request_id = self._native.submit(request)
             self._listeners[request_id] = to
             if self._loop is None and self._thread is None:
                 self._thread = _BellThread(self._bell, self._deliver_all)

@@ -138,6 +138,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="seconds that running requests have to end after SIGTERM or SIGINT",
     ),
     _server(
+        name="tls-cert",
+        type=str,
+        default="",
+        help="path of a PEM file with the certificate and its chain: serve HTTPS; "
+        "SIGHUP reads it again",
+    ),
+    _server(
+        name="tls-key",
+        type=str,
+        default="",
+        help="path of a PEM file with the key of the certificate",
+    ),
+    _server(
         name="log-prompts",
         type=bool,
         default=False,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from llm_api.errors import PromptTooLongError
 from llm_api.server.limits import Limits
 
 from ..support.raw import Raw
@@ -138,3 +140,56 @@ def test_full_queue_is_told_and_recovers(serve: Serve) -> None:
         second.request("/predict", {"prompt": "b"})
         served.engine.next_job().end("stop", None, "done")
         assert second.response().text == "done"
+
+
+class SlowTokenizer(ScriptedEngine):
+    """Holds the start of long prompts, as turning them into tokens does, until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    def start(self, prompt: Any, options: Any, listener: Any) -> int:
+        if len(prompt) > 1000:
+            self.entered.set()
+            assert self.go_on.wait(SECONDS)
+        return super().start(prompt, options, listener)
+
+
+def test_long_prompt_holds_nobody_up(serve: Serve) -> None:
+    engine = SlowTokenizer()
+    served = serve(engine)
+    with Raw(served.port) as long, Raw(served.port) as short:
+        long.request("/predict", {"prompt": "x" * 100_000})
+        assert engine.entered.wait(SECONDS)
+        short.request("/predict", {"prompt": "short"})
+        served.engine.next_job().end("stop", None, "short")
+        assert short.response().text == "short"
+        engine.go_on.set()
+        served.engine.next_job().end("stop", None, "long")
+        assert long.response().text == "long"
+
+
+def test_long_prompt_that_is_refused_says_why(serve: Serve) -> None:
+    served = serve()
+    served.engine.refusal = PromptTooLongError(25_000, 512)
+    with Raw(served.port) as client:
+        client.request("/predict", {"prompt": "x" * 100_000})
+        reply = client.response()
+        assert reply.status == 400
+        assert "25000 tokens and the context 512" in reply.text
+        served.engine.refusal = None
+        client.request("/predict", {"prompt": "x"})
+        served.engine.next_job().end("stop", None, "ok")
+        assert client.response().text == "ok"
+
+
+def test_client_that_leaves_while_its_prompt_becomes_tokens_is_cancelled(serve: Serve) -> None:
+    engine = SlowTokenizer()
+    served = serve(engine)
+    with Raw(served.port) as client:
+        client.request("/predict", {"prompt": "x" * 100_000})
+        assert engine.entered.wait(SECONDS)
+    engine.go_on.set()
+    assert served.engine.next_job().cancelled.wait(SECONDS)

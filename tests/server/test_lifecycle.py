@@ -28,7 +28,7 @@ class Process:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.log: list[str] = []
-        self.port = int(self.read_log(r"listening on http://127\.0\.0\.1:(\d+)")[1])
+        self.port = int(self.read_log(r"listening on https?://127\.0\.0\.1:(\d+)")[1])
 
     def read_log(self, pattern: str) -> re.Match[str]:
         """Read the log up to a line that has the pattern."""
@@ -52,8 +52,11 @@ class Process:
 
 
 @contextmanager
-def process(shutdown_timeout: float = 30) -> Iterator[Process]:
+def process(
+    shutdown_timeout: float = 30, certificate: tuple[Path, Path] | None = None
+) -> Iterator[Process]:
     command = [sys.executable, "-m", "tests.support.scripted_server", str(shutdown_timeout)]
+    command += map(str, certificate or ())
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=_ROOT, stdin=pipe, stderr=pipe, text=True) as running:
         try:

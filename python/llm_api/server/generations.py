@@ -8,25 +8,15 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from llm_api.errors import (
-    EngineClosedError,
-    GenerationError,
-    PromptEmptyError,
-    PromptTooLongError,
-    QueueFullError,
-    StopPatternError,
-    UnsupportedError,
-)
-from llm_api.form import FormError
 from llm_api.prompt import Prompt, prompt_text
-from llm_api.server.reply import Refusal, Reply
+from llm_api.server.refusals import refusal_for
 from llm_api.server.stream import Engine, Stream
-from llm_api.templates.errors import TemplateError
 
 if TYPE_CHECKING:
     from llm_api.server.exchange import Request
     from llm_api.server.limits import Limits
     from llm_api.server.peers import PeerWatch
+    from llm_api.server.reply import Reply
 
 Job = tuple[Prompt | str, Mapping[str, object]]
 """What the engine is to do: a prompt, and a value for each generation option."""
@@ -34,6 +24,9 @@ Job = tuple[Prompt | str, Mapping[str, object]]
 Reader = Callable[["Request"], Job]
 
 _log: Final = logging.getLogger("llm_api.prompts")
+
+_SHORT_CHARS: Final = 16 << 10
+"""A longer prompt becomes tokens on another thread, so that the event loop does not wait."""
 
 
 class Generations:
@@ -73,9 +66,12 @@ class Generations:
                 text = prompt if isinstance(prompt, str) else prompt_text(prompt)
                 _log.info("%s prompt %s", record.id, json.dumps(text))
                 stream.transcript = []
-            stream.begin(prompt, options)
+            if len(prompt if isinstance(prompt, str) else prompt_text(prompt)) <= _SHORT_CHARS:
+                stream.begin(prompt, options)
+            else:
+                stream.begin_long(prompt, options)
         except Exception as error:
-            refusal = _refusal(error)
+            refusal = refusal_for(error)
             if refusal is None:
                 raise
             raise refusal from error
@@ -96,24 +92,3 @@ class Generations:
         self._running.discard(stream)
         if not self._running:
             self._idle.set()
-
-
-def _refusal(error: Exception) -> Refusal | None:
-    match error:
-        case FormError() | StopPatternError() | PromptEmptyError() | UnsupportedError():
-            return Refusal(400, str(error))
-        case PromptTooLongError():
-            return Refusal(
-                400,
-                f"the prompt has {error.prompt_tokens} tokens and the context {error.context}: "
-                "shorten the prompt, or start the server with a larger -context",
-            )
-        case TemplateError():
-            return Refusal(500, f"the prompt template failed: {error}")
-        case GenerationError():
-            return Refusal(500, "inference failed")
-        case QueueFullError():
-            return Refusal(503, "server is busy", {"Retry-After": "1"})
-        case EngineClosedError():
-            return Refusal(503, "server is shutting down")
-    return None

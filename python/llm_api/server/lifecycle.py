@@ -14,6 +14,7 @@ from llm_api.server import log
 from llm_api.server.app import App
 from llm_api.server.connections import LimitedHTTPServer
 from llm_api.server.limits import Limits
+from llm_api.tls import CertificateError
 
 if TYPE_CHECKING:
     import socket
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     from llm_api.config import Address, Settings
     from llm_api.server.stream import Engine
     from llm_api.templates import PromptTemplate
+    from llm_api.tls import Certificate
 
 _log: Final = logging.getLogger("llm_api.server")
 
-_HARD_HEADER_FACTOR: Final = 8
-_NO_LIMIT: Final = 1 << 62
 _LAST_ENDS_SECONDS: Final = 5.0
 
 
@@ -58,27 +58,34 @@ def bind(address: Address) -> list[socket.socket]:
 class Server:
     """One app on its listening sockets. Made and used on the thread of the event loop."""
 
-    def __init__(self, app: App, sockets: list[socket.socket]) -> None:
-        limits = app.limits
+    def __init__(
+        self, app: App, sockets: list[socket.socket], certificate: Certificate | None = None
+    ) -> None:
         self._app = app
-        self._http = LimitedHTTPServer(
-            app,
-            max_connections=limits.connections,
-            # The app answers what is over the limit; what is over this is cut off.
-            max_header_size=limits.headers * _HARD_HEADER_FACTOR,
-            idle_connection_timeout=limits.header_timeout,
-            max_body_size=_NO_LIMIT,  # here too the app has its own, with an answer
-            body_timeout=limits.body_timeout,
-        )
+        self._certificate = certificate
+        context = certificate.load() if certificate else None
+        self._http = LimitedHTTPServer(app, limits=app.limits, ssl_options=context)
         self._http.add_sockets(sockets)
         for listening in sockets:
             host, port = listening.getsockname()[:2]
-            _log.info("listening on http://%s", _authority(host, port))
+            scheme = "https" if certificate else "http"
+            _log.info("listening on %s://%s", scheme, _authority(host, port))
+
+    def reload_certificate(self) -> None:
+        """Show new clients the certificate that is in the files now; a bad one is not taken."""
+        assert self._certificate is not None
+        try:
+            self._http.ssl_options = self._certificate.load()
+        except CertificateError as error:
+            _log.error("the old certificate stays in use: %s", error)
+        else:
+            _log.info("the certificate has been read again")
 
     async def drain(self, timeout: float) -> None:
         """Serve no new requests, and wait for the running ones to end."""
         self._http.stop()
         self._app.is_closing = True
+        self._http.shut_down_http2()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._app.generations.wait_for_all(), timeout)
 
@@ -109,7 +116,10 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     engine.attach(loop)
-    server = Server(App(settings, engine, prompt_template, Limits()), sockets)
+    certificate = settings.server.certificate
+    server = Server(App(settings, engine, prompt_template, Limits()), sockets, certificate)
+    if certificate is not None:
+        loop.add_signal_handler(signal.SIGHUP, server.reload_certificate)
     await first.wait()
     _log.info("shutting down: running requests have %gs", settings.server.shutdown_timeout)
     drained = loop.create_task(server.drain(settings.server.shutdown_timeout))

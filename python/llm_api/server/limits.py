@@ -35,3 +35,24 @@ class Limits:
 
     write_stall: float = 30.0
     """A reader that takes nothing for so long loses its stream."""
+
+    streams: int = 100
+    """Open requests of one HTTP/2 connection; one more is refused, and may be sent again."""
+
+    header_block: int = 64 << 10
+    """A longer header block, packed or unpacked, closes an HTTP/2 connection."""
+
+    header_frames: int = 16
+    """Frames that one HTTP/2 header block may come in; more close the connection."""
+
+    idle_frames: int = 1000
+    """HTTP/2 frames at once that ask for work and bring next to nothing; more close it."""
+
+    idle_frames_per_second: float = 100.0
+    """How fast a client may send such frames for ever."""
+
+    resets: int = 500
+    """HTTP/2 requests at once that end before their replies do; more close the connection."""
+
+    resets_per_second: float = 50.0
+    """How fast a client may give requests up for ever."""

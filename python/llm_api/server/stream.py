@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from llm_api.events import End, Usage
+from llm_api.server.refusals import refusal_for
 from llm_api.server.reply import Refusal
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ class Stream:
         self._on_over = on_over
         self._loop = asyncio.get_running_loop()
         self._request_id: int | None = None
+        self._failure: Refusal | None = None
         self._unsent = bytearray()
         self._is_due = False
         self._is_blocked = False
@@ -69,6 +73,27 @@ class Stream:
         """Start the generation. Raises what the engine raises; there is no stream then."""
         self._request_id = self._engine.start(prompt, options, self)
         self._reply.on_reader_gone(self._leave)
+
+    def begin_long(self, prompt: Prompt | str, options: Mapping[str, object]) -> None:
+        """Do the same on another thread, for a prompt that takes a while to become tokens.
+
+        What the engine raises is then an end, and answered as it would have been.
+        """
+        self._reply.on_reader_gone(self._leave)
+        start = partial(self._engine.start, prompt, options, self)
+        self._loop.run_in_executor(None, start).add_done_callback(self._begun)
+
+    def _begun(self, start: asyncio.Future[int]) -> None:
+        error = start.exception()
+        if error is None:
+            self._request_id = start.result()
+            if not self._reply.is_open:
+                self._leave()
+            return
+        self._failure = refusal_for(error) if isinstance(error, Exception) else None
+        if self._failure is None:
+            _log.error("a request failed", exc_info=error)
+        self.on_end(End("error", str(error), Usage(0, 0, 0, 0.0, 0.0, 0.0, 0)))
 
     def on_text(self, text: str) -> None:
         """Take text from the engine."""
@@ -147,7 +172,7 @@ class Stream:
         if has_begun:
             reply.finish()
         else:
-            refusal = _refusal(end)
+            refusal = self._failure or _refusal(end)
             if refusal is None:
                 reply.send(200, "")
             else:

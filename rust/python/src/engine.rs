@@ -1,17 +1,22 @@
 //! The class `Engine`.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use llm_engine::model::Loader;
 use llm_engine::model::fake::FakeLoader;
 use llm_engine::model::fault::{Fault, Faulty};
 use llm_engine::model::llama::{LlamaLoader, backends};
-use llm_engine::{Config, Error, Stats};
+use llm_engine::{Config, Error, Request, Stats};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
 
 use crate::convert::{EngineConfig, GenerationOptions, PyEvent, event, spans};
 use crate::errors::to_python;
+
+/// A valid request, to be submitted once.
+#[pyclass(frozen, module = "llm_api._native")]
+pub struct Prepared(Mutex<Option<Request>>);
 
 /// An engine and its thread.
 #[pyclass(frozen, module = "llm_api._native")]
@@ -110,16 +115,23 @@ impl Engine {
         self.with(py, |engine| engine.vocab().tokenize(&spans(prompt)))
     }
 
-    fn submit(
+    /// The slow part of a request, for any thread: tokens and stop rules.
+    fn prepare(
         &self,
         py: Python<'_>,
         prompt: Vec<(String, bool)>,
         options: GenerationOptions,
-    ) -> PyResult<u64> {
+    ) -> PyResult<Prepared> {
         self.with(py, |engine| {
             let tokens = engine.vocab().tokenize(&spans(prompt))?;
-            engine.submit(options.request(tokens)?)
+            Ok(Prepared(Mutex::new(Some(options.request(tokens)?))))
         })
+    }
+
+    fn submit(&self, py: Python<'_>, request: &Prepared) -> PyResult<u64> {
+        let request = request.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let request = request.ok_or_else(|| PyValueError::new_err("submitted already"))?;
+        self.with(py, |engine| engine.submit(request))
     }
 
     fn cancel(&self, py: Python<'_>, id: u64) -> PyResult<()> {
