@@ -21,6 +21,7 @@ from llm_api.delivery import Delivery
 from llm_api.errors import EngineClosedError, UnsupportedError
 from llm_api.events import End, FinishReason, Listener, Usage
 from llm_api.generation import Generation, Mailbox
+from llm_api.models import resolve_model
 from llm_api.options import DEFAULTS, check_generation, merge
 from llm_api.prompt import Prompt, Span
 
@@ -55,7 +56,7 @@ class Engine:
         rope_freq_base: float = 0.0,
         rope_freq_scale: float = 0.0,
     ) -> None:
-        """Load a model from a GGUF file.
+        """Load a model, a path or ``pkg:PACKAGE[/FILE]``.
 
         `context` is how many tokens one request may use, prompt and reply together; `pool` how
         many all of them may that are worked on at once, 0 for `context` times `parallel`.
@@ -65,7 +66,7 @@ class Engine:
         Raises ModelLoadError or UnsupportedError.
         """
         config: _native.EngineConfig = {
-            "model": model,
+            "model": resolve_model(model) if isinstance(model, str) else model,
             "backends": _BACKENDS,
             "context": context,
             "pool": pool or context * parallel,

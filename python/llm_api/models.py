@@ -11,6 +11,7 @@ import sys
 from pathlib import Path, PurePath
 from typing import Final
 
+from llm_api.errors import ModelLoadError
 from llm_api.options import nearest
 from llm_api.strconv import quote
 
@@ -19,7 +20,7 @@ _HUB_PREFIX: Final = "hf:"
 _SUFFIX: Final = ".gguf"
 
 
-class ModelNameError(Exception):
+class ModelNameError(ModelLoadError):
     """A name that leads to no file; the text says what to write instead."""
 
 

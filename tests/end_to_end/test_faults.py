@@ -17,7 +17,7 @@ from ..support.raw import Raw
 from ..support.serving import PlainTemplate, Served, make_settings
 from .program import GREEDY, SECONDS, Program, serve
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
 STORY = {"prompt": "Once upon a time, there was a", "tokens": 40, **GREEDY}
 

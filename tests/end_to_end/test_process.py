@@ -12,7 +12,7 @@ import pytest
 
 from .program import GREEDY, MODEL, SECONDS, Program, run, serve
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [IWE] llm_api\.\w+: \S")
 
@@ -144,7 +144,11 @@ class TestFatalErrors:
 
     @pytest.mark.parametrize(
         ("content", "key"),
-        [('{"topQ": 1}', "topQ"), ('{"context": "512"}', "context"), ('{"context": 512', "delimiter")],
+        [
+            ('{"topQ": 1}', "topQ"),
+            ('{"context": "512"}', "context"),
+            ('{"context": 512', "delimiter"),
+        ],
     )
     def test_model_config_file(self, tmp_path: Path, content: str, key: str) -> None:
         path = tmp_path / "config.json"

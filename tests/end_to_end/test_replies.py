@@ -13,7 +13,7 @@ from llm_api.templates import PromptTemplate, load_builtin, load_gguf
 
 from .program import GREEDY, Program, serve
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
 STORY = {"prompt": "Once upon a time, there was a", **GREEDY}
 

@@ -40,10 +40,11 @@ from llm_api.server.limits import Limits
 from ..support.http2 import Http2Client
 from ..support.raw import Raw
 from ..support.scripted import SECONDS
+from .conftest import Serve
 
 _ROOT = Path(__file__).parents[2]
 _ATTACKERS = 4
-_ATTACK_SECONDS = 1.5
+_ATTACK_SECONDS = 1.0
 _WORST_SECONDS = 0.2
 _GROWTH_BYTES = 16 << 20
 _STREAMS = range(1, 4000, 2)
@@ -235,14 +236,19 @@ class Attack:
                 self.goodbyes += 1
 
 
-def worst_wait(port: int, is_on: Callable[[], bool]) -> float:
+def worst_wait(port: int, start_attack: Callable[[], Callable[[], bool]]) -> float:
+    """Ask over both protocols while something goes on; return the longest wait in seconds."""
     worst = 0.0
-    with Raw(port) as client:
+    with Raw(port) as http1, Http2Client(port) as http2:
+        http2.get("/health")
+        is_on = start_attack()
         while is_on():
             start = time.monotonic()
-            client.request("/health")
-            assert client.response().status == 200
-            worst = max(worst, time.monotonic() - start)
+            http1.request("/health")
+            assert http1.response().status == 200
+            between = time.monotonic()
+            assert http2.get("/health").status == 200
+            worst = max(worst, between - start, time.monotonic() - between)
             time.sleep(0.002)
     return worst
 
@@ -252,13 +258,66 @@ def test_flood(name: str) -> None:
     data = _START + b"".join(frame.serialize() for frame in _FLOODS[name]())
     with victim() as server:
         before = server.memory()
-        attack = Attack(server.port, data)
-        worst = worst_wait(server.port, lambda: attack.is_on)
+        attacks: list[Attack] = []
+
+        def start() -> Callable[[], bool]:
+            attacks.append(Attack(server.port, data))
+            return lambda: attacks[0].is_on
+
+        worst = worst_wait(server.port, start)
         growth = server.memory() - before
     print(f"{name}: {worst * 1000:.0f} ms, {growth / (1 << 20):+.1f} MB")
     assert worst <= _WORST_SECONDS
     assert growth <= _GROWTH_BYTES
-    assert attack.goodbyes > 0 or name in _ENDURED
+    assert attacks[0].goodbyes > 0 or name in _ENDURED
+
+
+def give_up(client: Http2Client) -> None:
+    client.reset(client.request("/predict?prompt=x"))
+
+
+def overflow_window(client: Http2Client) -> None:
+    client.send(WindowUpdateFrame(client.request("/predict?prompt=x"), (1 << 31) - 1))
+
+
+def send_after_the_end(client: Http2Client) -> None:
+    client.send(DataFrame(client.request("/predict?prompt=x"), b"x"))
+
+
+@pytest.mark.parametrize("lose_one", [give_up, overflow_window, send_after_the_end])
+def test_allowance_of_resets(serve: Serve, lose_one: Callable[[Http2Client], None]) -> None:
+    served = serve(limits=Limits(resets=5, resets_per_second=0.001))
+    with Http2Client(served.port) as client:
+        for _ in range(5):
+            lose_one(client)
+        assert client.get("/health").status == 200
+        lose_one(client)
+        client.wait_closed()
+        assert [code for _, code in client.goaways] == [ErrorCodes.ENHANCE_YOUR_CALM]
+
+
+def test_allowances_come_back(serve: Serve) -> None:
+    served = serve(limits=Limits(resets=1, resets_per_second=200, idle_frames=10))
+    with Http2Client(served.port) as client:
+        for _ in range(10):
+            give_up(client)
+            time.sleep(0.06)
+        assert client.get("/health").status == 200
+
+
+def test_windows_may_be_opened_for_each_frame_sent(serve: Serve) -> None:
+    served = serve(limits=Limits(idle_frames=10, idle_frames_per_second=0.001))
+    with Http2Client(served.port) as client:
+        stream = client.request("/predict?prompt=x")
+        job = served.engine.next_job()
+        for n in range(1, 100):
+            job.say("x")
+            client.wait(lambda n=n: len(client.answers[stream].body) == n)
+            client.h2.increment_flow_control_window(1)
+            client.h2.increment_flow_control_window(1, stream)
+            client.flush()
+        job.end()
+        assert client.answer(stream).is_whole
 
 
 def test_windows_that_stay_shut() -> None:
@@ -267,11 +326,18 @@ def test_windows_that_stay_shut() -> None:
     with victim(capacity=20, write_stall=1.0) as server, contextlib.ExitStack() as stack:
         before = server.memory()
         clients = [stack.enter_context(Http2Client(server.port, window=0)) for _ in range(20)]
-        for client in clients:
-            for stream in range(1, 2 * limits.streams, 2):
-                client.send(request(stream))
-        stop = time.monotonic() + 3
-        worst = worst_wait(server.port, lambda: time.monotonic() < stop)
+
+        def send_all() -> None:
+            for client in clients:
+                for stream in range(1, 2 * limits.streams, 2):
+                    client.send(request(stream))
+
+        def start() -> Callable[[], bool]:
+            threading.Thread(target=send_all).start()
+            stop = time.monotonic() + 3
+            return lambda: time.monotonic() < stop
+
+        worst = worst_wait(server.port, start)
         growth = server.memory() - before
         for client in clients:
             assert _count_resets(client.socket, limits.streams) == limits.streams

@@ -111,6 +111,8 @@ class TestLeaving:
         http2.reset(stream)
         assert http2.get("/health").status == 200
         assert served.engine.jobs.empty()
+        (record,) = served.app.ledger._records.values()
+        assert record.finish_reason == "cancelled"
 
     def test_end_of_the_connection(self, served: Served, http2: Http2Client) -> None:
         jobs = [begin(served, http2)[1] for _ in range(3)]
@@ -210,13 +212,24 @@ class TestStall:
             client.h2.increment_flow_control_window((1 << 31) - 1 - 65535)
             client.request("/predict?prompt=x")
             job = served.engine.next_job()
-            while not job.cancelled.wait(0.001):
-                job.say("x" * 100_000)
+            (connection,) = served.server._http._http2
+            while connection._unwritten is None:
+                job.say("x" * 16_000)
+                served.settle()
             served.run(served.wait_for_no_http2)
+            assert job.cancelled.is_set()
             assert client.socket.recv(65536), "what the kernel had taken"
 
 
-def test_idle_connection_is_closed(serve: Serve) -> None:
+def test_frame_that_is_too_long_is_not_waited_for(http2: Http2Client) -> None:
+    http2.socket.sendall(b"\x00\x40\x01\x00\x00\x00\x00\x00\x01")
+    http2.wait_closed()
+    assert http2.goaways == [(0, ErrorCodes.FRAME_SIZE_ERROR)]
+
+
+def test_idle_connection_is_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The client sees the end when it is there, not when the server loses patience.
+    monkeypatch.setattr("llm_api.server.http2.connection._GOODBYE_SECONDS", 60)
     served = serve(limits=Limits(header_timeout=0.2))
     with Http2Client(served.port) as client:
         assert client.get("/health").status == 200

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -86,10 +88,17 @@ def test_connections_of_all_kinds_are_counted(serve: Serve) -> None:
         assert http2.read()
         with Raw(served.port) as fourth:
             assert fourth.response().status == 503
-        new.close()
         http2.close()
         served.run(served.wait_for_no_http2)
-        served.settle()
+        assert served.server._http._open == 2
         with Raw(served.port) as fourth:
             fourth.request("/health")
             assert fourth.response().status == 200
+            new.close()
+
+            async def wait_for_close() -> None:
+                while served.server._http._new:
+                    await asyncio.sleep(0.01)
+
+            served.run(wait_for_close)
+            assert served.server._http._open == 2

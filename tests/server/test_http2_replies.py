@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from h2.errors import ErrorCodes
+from tornado.httputil import HTTPHeaders, ResponseStartLine
 from tornado.iostream import IOStream
 
 from llm_api.server.limits import Limits
@@ -124,8 +125,8 @@ class TestRefusals:
 def send_body(http2: Http2Client, stream: int, size: int) -> None:
     http2.h2.send_data(stream, b"prompt=", end_stream=False)
     size -= len("prompt=")
+    answer = http2.answers[stream]
     while size:
-        answer = http2.answers[stream]
         http2.wait(lambda: answer.is_over or http2.h2.local_flow_control_window(stream) > 0)
         if answer.is_over:
             return
@@ -236,11 +237,19 @@ def test_streams_of_one_turn_share_one_write(
 def test_streams_share_a_narrow_connection(served: Served, http2: Http2Client) -> None:
     http2.takes_data = False
     streams = [http2.request(f"/predict?prompt={n}") for n in range(3)]
-    for job in by_text(served, 3).values():
-        job.say("x" * 60_000)
+    by_text(served, 3)
+
+    async def write_all() -> None:
+        (connection,) = served.server._http._http2
+        for stream in connection._streams.values():
+            stream.write_headers(ResponseStartLine("", 200, ""), HTTPHeaders(), b"x" * 60_000)
+
+    served.run(write_all)
     answers = [http2.answers[stream] for stream in streams]
-    http2.wait(lambda: sum(len(answer.body) for answer in answers) == 65535)
-    http2.h2.increment_flow_control_window(49_152)
+    http2.wait(lambda: sum(len(answer.body) for answer in answers) == 65_535)
+    assert [len(answer.body) for answer in answers] == [32_767, 16_384, 16_384], "in turn"
+    http2.h2.increment_flow_control_window(40_000)
     http2.flush()
-    http2.wait(lambda: sum(len(answer.body) for answer in answers) == 65535 + 49_152)
-    assert min(len(answer.body) for answer in answers) >= 16_384, "each had a turn"
+    http2.wait(lambda: sum(len(answer.body) for answer in answers) == 105_535)
+    # The first is the last to have been served, so that now it waits for the others.
+    assert [len(answer.body) for answer in answers] == [39_999, 32_768, 32_768]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 import pytest
 from h2.errors import ErrorCodes
 
 from ..support.http2 import Http2Client
+from ..support.serving import Served
 from .test_lifecycle import process
 
 _ANY = (1 << 31) - 1
@@ -30,7 +32,31 @@ def test_two_stages() -> None:
         server.tell("and ended")
         assert client.answer(stream).text == "begun and ended"
         client.wait_closed()
+        assert len(client.goaways) == 2
         assert server.exit_status() == 0
+
+
+def test_last_stream_never_rises() -> None:
+    with process() as server, Http2Client(server.port) as client:
+        stream = begin(client)
+        server.signal(signal.SIGTERM)
+        client.wait(lambda: len(client.goaways) == 2)
+        client.request("/health")
+        client.socket.sendall(b"\x00\x00\x08\x06\x00\x00\x00\x00\x0112345678")  # PING on a stream
+        client.wait_closed()
+        assert client.goaways[-1] == (stream, ErrorCodes.PROTOCOL_ERROR)
+
+
+def test_connections_are_closed_with_the_server(served: Served) -> None:
+    with Http2Client(served.port) as client:
+        assert client.get("/health").status == 200
+        closed = threading.Thread(target=served.run, args=(served.server.close,))
+        closed.start()
+        client.wait_closed()
+        client.close()
+        closed.join()
+        assert client.goaways == [(1, ErrorCodes.NO_ERROR)]
+        assert not served.server._http._http2
 
 
 def test_client_that_does_not_answer_pings_gets_both() -> None:

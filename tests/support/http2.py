@@ -188,9 +188,7 @@ class Http2Client:
             case events.DataReceived():
                 self.answers[event.stream_id].body += event.data
                 if self.takes_data:
-                    self.h2.acknowledge_received_data(
-                        event.flow_controlled_length, event.stream_id
-                    )
+                    self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case events.StreamEnded():
                 self.answers[event.stream_id].is_whole = True
             case events.StreamReset():

@@ -1,5 +1,6 @@
-"""A whole server process for tests that attack it, with limits, and the capacity of its engine, as JSON.
+"""A whole server process for tests that attack it.
 
+Its argument is a JSON object: the capacity of its engine, and limits.
 Every reply begins with "begun " and goes on only when it is cancelled.
 """
 

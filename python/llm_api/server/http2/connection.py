@@ -76,6 +76,8 @@ class Http2Connection:
         """A write that the kernel has not taken yet."""
         self._is_flush_due = False
         self._is_shutting_down = False
+        self._last_stream_id = _ANY_STREAM
+        """The last one that counts, by the GOAWAY sent last; it must never rise."""
         self._is_last = False
         """No stream is taken any more; the connection ends with those it has."""
         self._is_ending = False
@@ -128,10 +130,14 @@ class Http2Connection:
 
     async def _take(self, data: bytes) -> None:
         frames = self._reader.feed(data)
-        is_done = False
-        while not is_done:
-            async with self._turns:
+        is_done = is_unfinished = False
+        while not is_done and not self._stream.closed():
+            await self._turns.begin(is_unfinished=is_unfinished)
+            try:
                 is_done = self._handle_some(frames)
+            finally:
+                await self._turns.end()
+            is_unfinished = True
             if self._unwritten is not None and len(self._out) > _HIGH_WATER:
                 await asyncio.wait((self._unwritten,))
 
@@ -344,19 +350,25 @@ class Http2Connection:
     def _take_no_more(self) -> None:
         if not self._is_last and not self._is_ending:
             self._is_last = True
-            self._say_goaway(ErrorCodes.NO_ERROR, self._h2.highest_inbound_stream_id)
+            self._say_goaway(ErrorCodes.NO_ERROR, self._highest_stream_id())
 
     def _say_goaway(self, code: ErrorCodes, last_stream_id: int) -> None:
         # Not through h2, which sends nothing more after its first one.
         self._collect()
         self._out += _goaway(code, last_stream_id)
+        self._last_stream_id = last_stream_id
         self._flush_soon()
+
+    def _highest_stream_id(self) -> int:
+        return min(self._last_stream_id, self._h2.highest_inbound_stream_id)
 
     def _end(self, code: ErrorCodes) -> None:
         if not self._is_ending:
             self._is_ending = True
             self._lose_all()
-            self._say_goaway(code, self._h2.highest_inbound_stream_id)
+            if code != ErrorCodes.NO_ERROR or self._last_stream_id == _ANY_STREAM:
+                self._say_goaway(code, self._highest_stream_id())
+            self._flush_soon()
             self._stop_timer()
             self._timer = self.loop.call_later(_GOODBYE_SECONDS, self._stream.close)
 

@@ -107,7 +107,8 @@ class Http2Stream(HTTPConnection):
         if has_body:
             self._start_timer(self._connection.limits.body_timeout)
         self._call(lambda: delegate.headers_received(start_line, headers))
-        if has_body and headers.get("Expect") == "100-continue" and not self.is_ending:
+        is_wanted = self.is_open and not self.is_ending
+        if has_body and is_wanted and headers.get("Expect") == "100-continue":
             self._connection.send_headers(self, [(b":status", b"100")])
 
     def take_data(self, data: bytes) -> None:

@@ -3,46 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from typing import Final
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-_SECONDS: Final = 0.002
+_SECONDS: Final = 0.001
 
 
 class Turns:
-    """Lets one connection after the other handle frames, for 2 ms of each turn of the loop.
+    """Lets one connection after the other handle frames, for 1 ms of each turn of the loop.
 
-    The rest of the turn is for everybody else. A connection that is not done goes to the end of
-    the line, so that none waits for more than a piece of another's work.
+    The rest of the turn is for everybody else. Who could not finish waits in a line of its own,
+    and the lines are served alternately: a small request does not wait for all that is big.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._line = asyncio.Lock()
+        self._is_taken = False
+        self._next: deque[asyncio.Future[None]] = deque()
+        self._other: deque[asyncio.Future[None]] = deque()
+        self._new, self._unfinished = self._next, self._other
         self._over_at: float | None = None
 
+    async def begin(self, *, is_unfinished: bool) -> None:
+        """Wait for a turn; `end` it afterwards."""
+        if not self._is_taken:
+            self._is_taken = True
+            return
+        turn = self._loop.create_future()
+        (self._unfinished if is_unfinished else self._new).append(turn)
+        await turn
+
     def is_over(self) -> bool:
-        """Tell whether this turn's time is used up."""
+        """Tell whether the time is used up."""
         now = self._loop.time()
         if self._over_at is None:
             self._over_at = now + _SECONDS
             self._loop.call_soon(self._renew)
         return now > self._over_at
 
-    async def __aenter__(self) -> None:
-        await self._line.acquire()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    async def end(self) -> None:
+        """Let the next one begin: in the next turn of the loop, if this one's time is used up."""
         if self.is_over():
             await asyncio.sleep(0)
-        self._line.release()
+        self._next, self._other = self._other, self._next
+        for line in (self._next, self._other):
+            while line:
+                turn = line.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    return
+        self._is_taken = False
 
     def _renew(self) -> None:
         self._over_at = None
