@@ -129,7 +129,11 @@ impl Engine {
     }
 
     fn submit(&self, py: Python<'_>, request: &Prepared) -> PyResult<u64> {
-        let request = request.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let request = request
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let request = request.ok_or_else(|| PyValueError::new_err("submitted already"))?;
         self.with(py, |engine| engine.submit(request))
     }
