@@ -2,9 +2,18 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import TypedDict, final
+from typing import TypedDict, final, type_check_only
 
 from llm_api.events import FinishReason
+
+__all__ = [
+    "Engine",
+    "Prepared",
+    "__version__",
+    "check_stop",
+    "ggml_version",
+    "llama_version",
+]
 
 __version__: str
 ggml_version: str
@@ -14,6 +23,7 @@ _End = tuple[FinishReason, str | None, int, int, int, float, float, float, int]
 _Event = tuple[int, str, _End | None]
 _Prompt = Sequence[tuple[str, bool]]
 
+@type_check_only
 class EngineConfig(TypedDict):
     model: str | PathLike[str]
     backends: str | PathLike[str]
@@ -26,6 +36,7 @@ class EngineConfig(TypedDict):
     rope_freq_base: float
     rope_freq_scale: float
 
+@type_check_only
 class EngineInfo(TypedDict):
     description: str
     cells: int
