@@ -74,6 +74,7 @@ def test_a_model_is_served_and_let_go(served, program):
         "parallel": 4,
         "queue": 16,
         "threads": 3,
+        "kernels": "auto",
         "gpu_layers": 0,
         "rope_freq_base": 0.0,
         "rope_freq_scale": 0.0,

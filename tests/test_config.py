@@ -48,6 +48,7 @@ def test_the_contracts_defaults():
         "pool": 2048,
         "parallel": 4,
         "queue": 16,
+        "kernels": "auto",
         "gpuLayers": 0,
         "ropeFreqBase": 0,
         "ropeFreqScale": 0,

@@ -32,6 +32,7 @@ class EngineConfig(TypedDict):
     parallel: int
     queue: int
     threads: int
+    kernels: bool
     gpu_layers: int
     rope_freq_base: float
     rope_freq_scale: float
@@ -44,6 +45,8 @@ class EngineInfo(TypedDict):
     batch: int
     can_shift: bool
     can_truncate: bool
+    kernels: str
+    kernels_failure: str | None
     cpu_variant: str
     devices: list[str]
     backend_failures: list[str]

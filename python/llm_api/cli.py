@@ -64,6 +64,7 @@ def _run(parsed: flags.Parsed) -> int:
         parallel=wanted.parallel,
         queue=wanted.queue,
         threads=wanted.threads,
+        kernels=wanted.kernels,
         gpu_layers=wanted.gpu_layers,
         rope_freq_base=wanted.rope_freq_base,
         rope_freq_scale=wanted.rope_freq_scale,

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 from llm_api import flags
 from llm_api.errors import StopPatternError
@@ -58,6 +58,7 @@ class EngineSettings:
     parallel: int
     queue: int
     threads: int
+    kernels: Literal["auto", "off"]
     gpu_layers: int
     rope_freq_base: float
     rope_freq_scale: float
@@ -242,6 +243,7 @@ def _engine(values: _Values) -> EngineSettings:
         parallel=parallel,
         queue=values["queue"],
         threads=values["threads"],
+        kernels=values["kernels"],
         gpu_layers=values["gpu-layers"],
         rope_freq_base=values["rope-freq-base"],
         rope_freq_scale=values["rope-freq-scale"],

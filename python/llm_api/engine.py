@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from llm_api import _native
 from llm_api.conversation import Conversation
@@ -52,6 +52,7 @@ class Engine:
         parallel: int = 4,
         queue: int = 16,
         threads: int = 0,
+        kernels: Literal["auto", "off"] = "auto",
         gpu_layers: int = 0,
         rope_freq_base: float = 0.0,
         rope_freq_scale: float = 0.0,
@@ -61,7 +62,8 @@ class Engine:
         `context` is how many tokens one request may use, prompt and reply together; `pool` how
         many all of them may that are worked on at once, 0 for `context` times `parallel`.
         `parallel` requests are worked on at once, and `queue` more may wait. 0 `threads` are as
-        many as there are cores, and 0 as a RoPE frequency is what the file says.
+        many as there are cores, and 0 as a RoPE frequency is what the file says. `kernels` "off"
+        leaves all computing to llama.cpp's own kernels.
 
         Raises ModelLoadError or UnsupportedError.
         """
@@ -73,6 +75,7 @@ class Engine:
             "parallel": parallel,
             "queue": queue,
             "threads": threads,
+            "kernels": kernels == "auto",
             "gpu_layers": gpu_layers,
             "rope_freq_base": rope_freq_base,
             "rope_freq_scale": rope_freq_scale,
@@ -85,6 +88,9 @@ class Engine:
             info["cpu_variant"],
             ", ".join(info["devices"]),
         )
+        _log.info("kernels: %s", info["kernels"])
+        if failure := info["kernels_failure"]:
+            _log.warning("kernels not used: %s", failure)
         for failure in info["backend_failures"]:
             _log.warning("backend not used: %s", failure)
 

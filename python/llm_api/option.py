@@ -65,6 +65,7 @@ class Option:
     """One option.
 
     The bounds belong to the range; with `above_minimum` the lower one does not.
+    A string with `choices` must be one of them.
     `openai` is the name in the OpenAI API, if it has the option.
     `documented_default` stands for a default that depends on the machine.
     """
@@ -77,6 +78,7 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     above_minimum: bool = False
+    choices: tuple[str, ...] = ()
     openai: str | None = None
     in_config_file: bool = False
     repeated: bool = False
@@ -149,8 +151,13 @@ class Option:
                 return value
             raise ValueError(f"must be {self.type_text}")
         if self.type is str:
-            return _check_string(value, self.type_text)
+            return self._check_choice(_check_string(value, self.type_text))
         return self._check_number(value)
+
+    def _check_choice(self, value: str) -> str:
+        if self.choices and value not in self.choices:
+            raise ValueError(f"must be {' or '.join(self.choices)}")
+        return value
 
     def _check_number(self, value: object) -> int | float:
         wanted = int if self.type is int else int | float

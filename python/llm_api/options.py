@@ -103,6 +103,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         help="CPU threads that compute",
     ),
     _server(
+        name="kernels",
+        type=str,
+        default="auto",
+        choices=("auto", "off"),
+        help="auto = compute with kernels of our own where this CPU has them; "
+        "off = with those of llama.cpp alone",
+    ),
+    _server(
         name="gpu-layers",
         type=int,
         default=0,

@@ -55,6 +55,7 @@ def make_settings(
             parallel=4,
             queue=16,
             threads=1,
+            kernels="auto",
             gpu_layers=0,
             rope_freq_base=0.0,
             rope_freq_scale=0.0,

@@ -139,6 +139,7 @@ fn run(config: Config, prompts: &[String], max_tokens: u32) -> Option<Run> {
             cells: config.pool,
             sequences: config.parallel,
             threads: 2,
+            kernels: true,
             gpu_layers: 0,
             rope_freq_base: 0.0,
             rope_freq_scale: 0.0,

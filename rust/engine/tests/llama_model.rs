@@ -20,6 +20,7 @@ fn loader(cells: u32) -> Option<LlamaLoader> {
         cells,
         sequences: 4,
         threads: 1, // not slowed down by whatever else runs
+        kernels: true,
         gpu_layers: 0,
         rope_freq_base: 0.0,
         rope_freq_scale: 0.0,

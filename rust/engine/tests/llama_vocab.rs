@@ -197,6 +197,7 @@ fn load(path: &Path) -> Result<Arc<dyn Vocab>, Error> {
         cells: 64,
         sequences: 1,
         threads: 1,
+        kernels: true,
         gpu_layers: 0,
         rope_freq_base: 0.0,
         rope_freq_scale: 0.0,

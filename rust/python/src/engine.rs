@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use llm_engine::model::Loader;
+use llm_engine::model::{Kernels, Loader};
 use llm_engine::model::fake::FakeLoader;
 use llm_engine::model::fault::{Fault, Faulty};
 use llm_engine::model::llama::{LlamaLoader, backends};
@@ -204,6 +204,13 @@ impl Engine {
         dict.set_item("batch", info.batch)?;
         dict.set_item("can_shift", info.can_shift)?;
         dict.set_item("can_truncate", info.can_truncate)?;
+        let (kernels, failure) = match info.kernels {
+            Kernels::Off => ("off".into(), None),
+            Kernels::On(report) => (report, None),
+            Kernels::Failed(reason) => ("not used".into(), Some(reason)),
+        };
+        dict.set_item("kernels", kernels)?;
+        dict.set_item("kernels_failure", failure)?;
         let backends = backends().cloned().unwrap_or_default();
         dict.set_item("cpu_variant", backends.cpu_variant)?;
         dict.set_item("devices", backends.devices)?;

@@ -18,7 +18,7 @@ pub use self::spec::{FakeSpec, Script};
 pub use self::vocab::FakeVocab;
 
 use self::cells::Cells;
-use super::{DecodeError, Loader, Model, ModelInfo, Row, SeqId, Vocab};
+use super::{DecodeError, Kernels, Loader, Model, ModelInfo, Row, SeqId, Vocab};
 use crate::Error;
 
 /// Makes the scripted model.
@@ -34,6 +34,7 @@ impl FakeLoader {
     pub fn new(spec: FakeSpec, cells: usize, sequences: usize) -> Self {
         let info = ModelInfo {
             description: format!("scripted model: {:?}", spec.script),
+            kernels: Kernels::Off,
             cells,
             sequences,
             batch: spec.batch,

@@ -51,11 +51,25 @@ pub trait Vocab: Send + Sync {
     fn eos_text(&self) -> &str;
 }
 
+/// Whether a model is computed with CPU kernels of our own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Kernels {
+    /// Nobody asked for them.
+    #[default]
+    Off,
+    /// They are; which tensors they have taken, for people.
+    On(String),
+    /// They cannot be used, and why.
+    Failed(String),
+}
+
 /// Facts about a model and its context, fixed after loading.
 #[derive(Debug, Clone)]
 pub struct ModelInfo {
     /// Architecture, size and quantization, for people.
     pub description: String,
+    /// Our own kernels.
+    pub kernels: Kernels,
     /// Cells of the pool shared by all sequences.
     pub cells: usize,
     /// Sequences that can be decoded at once.

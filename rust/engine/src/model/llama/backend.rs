@@ -109,6 +109,14 @@ pub(super) fn load(folder: &Path) -> Result<&'static Backends, Error> {
     }))
 }
 
+/// Puts our kernels behind the CPU backend, once a process; an error says why
+/// llama.cpp's own stay alone.
+pub(super) fn install_kernels() -> Result<(), String> {
+    // Two models that are loaded at once.
+    let _loading = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+    llm_kernels::ggml::install(None).map(|_| ())
+}
+
 fn is_backend(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     name.is_some_and(|name| {

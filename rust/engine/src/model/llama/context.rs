@@ -57,6 +57,7 @@ impl LlamaModel {
         Ok(Self {
             info: ModelInfo {
                 description: weights.description(),
+                kernels: weights.kernels().clone(),
                 cells: cells as usize,
                 sequences: config.sequences as usize,
                 batch: BATCH as usize,

@@ -36,6 +36,8 @@ pub struct LlamaConfig {
     pub sequences: u32,
     /// Threads that compute; 0: as many as this process may use cores.
     pub threads: u32,
+    /// Whether our own CPU kernels are used where there are some.
+    pub kernels: bool,
     /// Layers on an accelerator; negative: all.
     pub gpu_layers: i32,
     /// 0: what the GGUF says.

@@ -9,13 +9,17 @@ use std::ptr::NonNull;
 use llama_cpp_sys_2 as sys;
 
 use super::LlamaConfig;
-use super::backend::{clear_log, logged, path_to_c, text};
+use super::backend::{clear_log, install_kernels, logged, path_to_c, text};
 use crate::Error;
+use crate::model::Kernels;
 
 /// A loaded model. The vocabulary and every context hold it by `Arc`; the
 /// memory goes with the last of them.
 #[derive(Debug)]
-pub(super) struct Weights(NonNull<sys::llama_model>);
+pub(super) struct Weights {
+    model: NonNull<sys::llama_model>,
+    kernels: Kernels,
+}
 
 // SAFETY: after loading, llama.cpp only reads a model; contexts of different
 // threads share one.
@@ -27,7 +31,7 @@ impl Drop for Weights {
     fn drop(&mut self) {
         // SAFETY: nothing else owns it, and no context is left (each has an
         // `Arc` of this).
-        unsafe { sys::llama_model_free(self.0.as_ptr()) }
+        unsafe { sys::llama_model_free(self.model.as_ptr()) }
     }
 }
 
@@ -43,11 +47,20 @@ impl Weights {
         // SAFETY: plain data without invariants.
         let mut params = unsafe { sys::llama_model_default_params() };
         params.n_gpu_layers = config.gpu_layers;
+        let installed = config.kernels.then(install_kernels);
+        let offer = installed == Some(Ok(()));
         clear_log();
-        // SAFETY: `name` outlives the call; the parameters hold no pointers.
-        let model = unsafe { sys::llama_model_load_from_file(name.as_ptr(), params) };
+        let (model, report) = llm_kernels::ggml::observe(offer, || {
+            // SAFETY: `name` outlives the call; the parameters hold no pointers.
+            unsafe { sys::llama_model_load_from_file(name.as_ptr(), params) }
+        });
+        let kernels = match installed {
+            None => Kernels::Off,
+            Some(Ok(())) => Kernels::On(report.to_string()),
+            Some(Err(reason)) => Kernels::Failed(reason),
+        };
         let model = NonNull::new(model)
-            .map(Self)
+            .map(|model| Self { model, kernels })
             .ok_or_else(|| refuse(&logged().unwrap_or_else(|| "llama.cpp refused it".into())))?;
         model
             .check_kind()
@@ -115,9 +128,14 @@ impl Weights {
         }
     }
 
+    /// Whether our own kernels compute with these.
+    pub(super) fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
     /// Valid as long as `self`.
     pub(super) fn as_ptr(&self) -> *mut sys::llama_model {
-        self.0.as_ptr()
+        self.model.as_ptr()
     }
 }
 

@@ -1,0 +1,252 @@
+//! The products against a plain reference, over seeded shapes.
+
+mod common;
+
+use common::{Random, dequantize, round_activations, weights};
+use llm_kernels::dispatch::Tier;
+use llm_kernels::matmul::{Activations, GROUP, Layout, Output, Rows, Selected, WeightType};
+
+fn tiers() -> impl Iterator<Item = Tier> {
+    Tier::ALL.into_iter().filter(|tier| tier.is_available())
+}
+
+/// Rows that are a stride apart, of very different sizes, some of them zero or
+/// denormal.
+fn activations(rows: usize, cols: usize, stride: usize, random: &mut Random) -> Vec<f32> {
+    let mut x = vec![f32::NAN; rows * stride];
+    for row in x.chunks_mut(stride) {
+        for block in row[..cols].chunks_mut(32) {
+            let size = match random.below(12) {
+                0 => 0.0,
+                1 => 1e-40,
+                2 => 1e6,
+                _ => 1.0,
+            };
+            block.fill_with(|| random.unit() * size);
+        }
+    }
+    x
+}
+
+/// Memory for activations.
+struct Memory(Vec<u64>);
+
+impl Memory {
+    fn new(rows: usize, cols: usize) -> Self {
+        Memory(vec![0; Activations::bytes(rows, cols).div_ceil(8)])
+    }
+
+    fn activations(&mut self, rows: usize, cols: usize) -> Activations<'_> {
+        // SAFETY: large enough, aligned to 8, and only used through the result.
+        unsafe { Activations::new(self.0.as_mut_ptr().cast(), rows, cols) }
+    }
+}
+
+/// The product with every step shared out among `threads` threads.
+fn product(
+    layout: &Layout,
+    packed: &[u8],
+    tier: Tier,
+    x: Rows,
+    n: usize,
+    threads: usize,
+) -> Vec<f32> {
+    let mut memory = Memory::new(n, layout.cols());
+    let quantized = memory.activations(n, layout.cols());
+    let mut out = vec![f32::NAN; n * layout.rows()];
+    let output = Output::from_slice(&mut out, n, layout.rows());
+    let share = |count: usize, thread| count * thread / threads..count * (thread + 1) / threads;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || quantized.quantize(tier, x, share(n, thread)));
+        }
+    });
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                let groups = share(layout.groups(), thread);
+                let end = (groups.end * GROUP).min(layout.rows());
+                layout.multiply(packed, &quantized, groups.start * GROUP..end, &output);
+            });
+        }
+    });
+    out
+}
+
+fn assert_close(
+    out: &[f32],
+    kind: WeightType,
+    source: &[u8],
+    x: &[f32],
+    stride: usize,
+    cols: usize,
+    what: &str,
+) {
+    let rows = source.len() / (cols / kind.block_values() * kind.block_bytes());
+    let row_bytes = source.len() / rows;
+    for j in 0..rows {
+        let w: Vec<f64> = source[j * row_bytes..][..row_bytes]
+            .chunks(kind.block_bytes())
+            .flat_map(|block| dequantize(kind, block))
+            .collect();
+        for (i, x) in x.chunks(stride).enumerate() {
+            let x = round_activations(&x[..cols]);
+            let expected: f64 = w.iter().zip(&x).map(|(w, x)| w * x).sum();
+            let size: f64 = w.iter().zip(&x).map(|(w, x)| (w * x).abs()).sum();
+            let got = f64::from(out[i * rows + j]);
+            // With minima the terms are larger than the values are.
+            assert!(
+                (got - expected).abs() <= 4e-6 * size + 1e-30,
+                "{what}: row {i}, output {j}: {got} instead of {expected} ({size})"
+            );
+        }
+    }
+}
+
+#[test]
+fn products_are_those_of_the_reference() {
+    for kind in WeightType::ALL {
+        let mut random = Random(0x5eed + kind as u64);
+        for n in [1, 2, 3, 4, 5, 17]
+            .into_iter()
+            .filter(|&n| !cfg!(miri) || n == 2)
+        {
+            let rows = if cfg!(miri) {
+                32
+            } else {
+                [32, 64, 96][random.below(3)]
+            };
+            let cols = kind.block_values() * if cfg!(miri) { 1 } else { 1 + random.below(4) };
+            let stride = cols + random.below(9);
+            let source = weights(kind, rows, cols, &mut random);
+            let x = activations(n, cols, stride, &mut random);
+            for tier in tiers() {
+                let layout = Layout::new(tier, kind, rows, cols).unwrap();
+                let mut packed = vec![0; layout.bytes()];
+                layout.pack(&source, &mut packed);
+                let view = Rows { data: &x, stride };
+                let out = product(&layout, &packed, tier, view, n, 1 + random.below(8));
+                let what = format!("{tier:?} {kind} {rows}x{cols} n={n}");
+                assert_close(&out, kind, &source, &x, stride, cols, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn tiers_batches_and_threads_make_no_difference() {
+    for kind in WeightType::ALL {
+        let mut random = Random(0xb17 + kind as u64);
+        for n in (1..=70).filter(|&n| !cfg!(miri) || n == 2) {
+            let rows = 1024 + random.below(GROUP);
+            let rows = if n % 8 == 0 && !cfg!(miri) { rows } else { 64 };
+            let cols = kind.block_values() * if rows == 64 { 1 + random.below(4) } else { 1 };
+            let source = weights(kind, rows, cols, &mut random);
+            let x = activations(n, cols, cols, &mut random);
+            let view = Rows {
+                data: &x,
+                stride: cols,
+            };
+            let mut expected: Option<Vec<u32>> = None;
+            for tier in tiers() {
+                let layout = Layout::new(tier, kind, rows, cols).unwrap();
+                let mut packed = vec![0; layout.bytes()];
+                layout.pack(&source, &mut packed);
+                let bits = |out: Vec<f32>| out.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+                let threads = 1 + random.below(8);
+                let all = bits(product(&layout, &packed, tier, view, n, threads));
+                let row = random.below(n);
+                let one = Rows {
+                    data: &x[row * cols..],
+                    stride: cols,
+                };
+                let alone = bits(product(&layout, &packed, tier, one, 1, 1));
+                assert_eq!(
+                    alone,
+                    all[row * rows..][..rows],
+                    "{tier:?} {kind} {rows}x{cols} {n}"
+                );
+                assert_eq!(
+                    *expected.get_or_insert(all.clone()),
+                    all,
+                    "{tier:?} {kind} {rows}x{cols} {n}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn unpacking_gives_back_the_bytes() {
+    for kind in WeightType::ALL {
+        let mut random = Random(7 + kind as u64);
+        let (rows, cols) = (1024 + random.below(GROUP), 2 * kind.block_values());
+        let source = weights(kind, rows, cols, &mut random);
+        let layout = Layout::new(Tier::Portable, kind, rows, cols).unwrap();
+        let mut packed = vec![0xaa; layout.bytes()];
+        layout.pack(&source, &mut packed);
+        let mut back = vec![0x55; source.len()];
+        layout.unpack(&packed, &mut back);
+        assert!(source == back, "{kind}");
+
+        let mut shared = vec![0; layout.bytes()];
+        let (first, second) = shared.split_at_mut(3 * layout.group_bytes());
+        layout.pack_groups(0..3, &source, first);
+        layout.pack_groups(3..layout.groups(), &source, second);
+        assert!(shared == packed, "{kind}");
+    }
+}
+
+#[test]
+fn selected_rows_go_where_they_are_told() {
+    let (kind, rows, cols, n) = (WeightType::Q5_1, 64, 64, 9);
+    let mut random = Random(3);
+    let source = weights(kind, rows, cols, &mut random);
+    let x = activations(n, cols, cols, &mut random);
+    let view = Rows {
+        data: &x,
+        stride: cols,
+    };
+    for tier in tiers() {
+        let layout = Layout::new(tier, kind, rows, cols).unwrap();
+        let mut packed = vec![0; layout.bytes()];
+        layout.pack(&source, &mut packed);
+        let all = product(&layout, &packed, tier, view, n, 1);
+        for count in [0, 1, 5, 64, 65, 200]
+            .into_iter()
+            .filter(|&n| !cfg!(miri) || n < 6)
+        {
+            let selected: Vec<_> = (0..count)
+                .map(|i| Selected {
+                    input: random.below(n) as u32,
+                    output: (count - 1 - i) as u32,
+                })
+                .collect();
+            let mut memory = Memory::new(n, cols);
+            let quantized = memory.activations(n, cols);
+            quantized.quantize(tier, view, 0..n);
+            let mut out = vec![f32::NAN; count * rows];
+            let output = Output::from_slice(&mut out, count, rows);
+            layout.multiply_selected(&packed, &quantized, &selected, 0..rows, &output);
+            for s in selected {
+                let got = &out[s.output as usize * rows..][..rows];
+                assert_eq!(
+                    got,
+                    &all[s.input as usize * rows..][..rows],
+                    "{tier:?} {count}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_left_alone() {
+    let tier = Tier::Portable;
+    assert!(Layout::new(tier, WeightType::Q4_0, 64, 48).is_none());
+    assert!(Layout::new(tier, WeightType::Q4_K, 64, 128).is_none());
+    assert!(Layout::new(tier, WeightType::Q4_0, 0, 32).is_none());
+    // 31 rows too many cost more than 3%.
+    assert!(Layout::new(tier, WeightType::Q4_0, 65, 32).is_none());
+    assert!(Layout::new(tier, WeightType::Q4_0, 1025, 32).is_some());
+}

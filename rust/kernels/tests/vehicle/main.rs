@@ -1,0 +1,6 @@
+//! Our kernels behind llama.cpp's CPU backend.
+#![cfg(feature = "ggml")]
+
+mod llama;
+mod model;
+mod products;

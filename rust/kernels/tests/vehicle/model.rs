@@ -1,0 +1,87 @@
+//! A real model with our kernels and without. `LLM_API_TEST_MODEL` names a
+//! GGUF file.
+
+use crate::llama::{Context, Model, test_model};
+
+const PROMPT: &str = "The history of bread is long. The first bakers";
+
+/// Mean Kullback-Leibler divergence of distributions from others, in nats.
+fn divergence(from: &[Vec<f32>], to: &[Vec<f32>]) -> f64 {
+    let total: f64 = from
+        .iter()
+        .zip(to)
+        .map(|(p, q)| {
+            let (p, q) = (log_softmax(p), log_softmax(q));
+            p.iter()
+                .zip(&q)
+                .map(|(p, q)| p.exp() * (p - q))
+                .sum::<f64>()
+        })
+        .sum();
+    total / from.len() as f64
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
+    logits
+        .iter()
+        .map(|x| f64::from(x - max) - sum.ln())
+        .collect()
+}
+
+#[test]
+fn text_is_as_without_our_kernels() {
+    let Some(path) = test_model() else { return };
+    let (stock, stock_report) = Model::load(&path, false, true);
+    assert!(stock_report.taken.is_empty());
+    let (ours, report) = Model::load(&path, true, true);
+    assert!(!report.taken.is_empty());
+
+    let tokens = ours.tokenize(PROMPT);
+    let expected = Context::new(&stock, 2).decode(&tokens, 0);
+    let mut first = None;
+    for threads in [1, 2, 3] {
+        let found = Context::new(&ours, threads).decode(&tokens, 0);
+        let kl = divergence(&expected, &found);
+        assert!(kl < 0.02, "{threads} threads: {kl}");
+        assert!(
+            *first.get_or_insert(found.clone()) == found,
+            "{threads} threads differ"
+        );
+    }
+    let expected = Context::new(&stock, 2).greedy(&tokens, 8);
+    let found = Context::new(&ours, 2).greedy(&tokens, 8);
+    assert_eq!(expected, found);
+}
+
+#[test]
+fn a_mapped_file_and_a_read_one_are_the_same() {
+    let Some(path) = test_model() else { return };
+    let logits = [true, false].map(|mmap| {
+        let (model, report) = Model::load(&path, true, mmap);
+        assert!(!report.taken.is_empty());
+        let tokens = model.tokenize(PROMPT);
+        Context::new(&model, 1).decode(&tokens, 0)
+    });
+    assert!(logits[0] == logits[1]);
+}
+
+#[test]
+fn models_with_our_kernels_and_without_run_at_once() {
+    let Some(path) = test_model() else { return };
+    let (stock, _) = Model::load(&path, false, true);
+    let (ours, _) = Model::load(&path, true, true);
+    let (other, _) = Model::load(&path, true, true);
+    let tokens = ours.tokenize(PROMPT);
+    let models = [&stock, &ours, &ours, &other];
+    let alone = models.map(|model| Context::new(model, 1).greedy(&tokens, 8));
+    let together = std::thread::scope(|scope| {
+        let run = |model| {
+            let tokens = &tokens;
+            scope.spawn(move || Context::new(model, 1).greedy(tokens, 8))
+        };
+        models.map(run).map(|thread| thread.join().unwrap())
+    });
+    assert_eq!(alone, together);
+}
