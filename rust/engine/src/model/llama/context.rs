@@ -7,13 +7,13 @@ use llama_cpp_sys_2 as sys;
 
 use super::LlamaConfig;
 use super::backend::{clear_log, cpu_function, logged};
-use super::weights::Weights;
+use super::weights::{Weights, memory};
 use crate::Error;
 use crate::model::{DecodeError, Model, ModelInfo, Row, SeqId, Token};
 
-/// Rows of one decode, which llama.cpp computes in one pass. More gives no
-/// speed on a CPU, and makes running streams wait longer for a prompt.
-const BATCH: u32 = 512;
+/// Rows of one decode, which llama.cpp computes in one pass. A cancel waits for
+/// the decode it comes in, and more rows give little speed on a CPU.
+const BATCH: u32 = 256;
 
 /// How long idle workers spin before they sleep, in ggml's units of about a
 /// millisecond each (0 to 100, ggml's default 50). Sleeping at once keeps the
@@ -132,6 +132,7 @@ struct Context(NonNull<sys::llama_context>);
 
 impl Context {
     fn new(weights: &Weights, config: &LlamaConfig) -> Result<Self, Error> {
+        check_memory(weights, config)?;
         // SAFETY: plain data without invariants.
         let mut params = unsafe { sys::llama_context_default_params() };
         params.n_ctx = config.cells;
@@ -217,6 +218,22 @@ impl Drop for ThreadPool {
     fn drop(&mut self) {
         // SAFETY: made by the matching function; the context is gone.
         unsafe { (self.free)(self.pool) }
+    }
+}
+
+/// Refuses a pool that cannot fit into the memory of the machine: the kernel
+/// may promise it all the same, and end the process when it is used.
+fn check_memory(weights: &Weights, config: &LlamaConfig) -> Result<(), Error> {
+    let needed = weights.bytes_per_cell().unwrap_or(0) * u64::from(config.cells);
+    match memory() {
+        Some(total) if config.gpu_layers == 0 && needed > total => Err(Error::ModelLoad(format!(
+            "a context of {} cells takes {} MiB, and the machine has {} MiB of memory: \
+             use a smaller -context, -pool or -parallel",
+            config.cells,
+            needed >> 20,
+            total >> 20
+        ))),
+        _ => Ok(()),
     }
 }
 

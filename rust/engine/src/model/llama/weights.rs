@@ -40,8 +40,16 @@ impl Weights {
         let path = &config.path;
         let refuse = |reason: &str| Error::ModelLoad(format!("{}: {reason}", path.display()));
         let size = check_file(path).map_err(|reason| refuse(&reason))?;
-        if config.gpu_layers == 0 {
-            check_memory(size).map_err(|reason| refuse(&reason))?;
+        if config.gpu_layers == 0
+            && let Some(total) = memory()
+            && size > total
+        {
+            return Err(refuse(&format!(
+                "{} MiB of weights do not fit into {} MiB of memory: \
+                 use a smaller model or quantization",
+                size >> 20,
+                total >> 20
+            )));
         }
         let name = path_to_c(path).ok_or_else(|| refuse("not a path"))?;
         // SAFETY: plain data without invariants.
@@ -118,6 +126,25 @@ impl Weights {
         (length >= 0).then(|| unsafe { text(buffer.as_ptr().cast()) })
     }
 
+    /// Bytes of keys and values of one token in F16, over all layers; an upper
+    /// bound where layers have sliding windows, none for models without heads.
+    pub(super) fn bytes_per_cell(&self) -> Option<u64> {
+        let model = self.as_ptr();
+        // SAFETY: `model` is valid, and these only read it.
+        let (layers, heads, kv_heads, width) = unsafe {
+            (
+                sys::llama_model_n_layer(model),
+                sys::llama_model_n_head(model),
+                sys::llama_model_n_head_kv(model),
+                sys::llama_model_n_embd(model),
+            )
+        };
+        let [layers, heads, kv_heads, width] =
+            [layers, heads, kv_heads, width].map(|count| u64::try_from(count).unwrap_or(0));
+        let head = width.checked_div(heads)?;
+        Some(layers * kv_heads * head * 2 * 2)
+    }
+
     /// A description such as "llama ?B Q4_1".
     pub(super) fn description(&self) -> String {
         let mut buffer = [0_u8; 128];
@@ -154,26 +181,13 @@ fn check_file(path: &Path) -> Result<u64, String> {
     }
 }
 
-/// Refuses a file larger than all memory and swap of the machine. Less is not
-/// refused: weights are mapped, so pages of other programs may make room.
-fn check_memory(size: u64) -> Result<(), String> {
-    let Ok(info) = std::fs::read_to_string("/proc/meminfo") else {
-        return Ok(());
-    };
+/// Bytes of memory and swap of the machine, where that is known. What is free
+/// now says little: weights are mapped, and pages of others may make room.
+pub(super) fn memory() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kib = |key: &str| -> Option<u64> {
         let line = info.lines().find_map(|line| line.strip_prefix(key))?;
         line.split_whitespace().next()?.parse().ok()
     };
-    let (Some(memory), Some(swap)) = (kib("MemTotal:"), kib("SwapTotal:")) else {
-        return Ok(());
-    };
-    let total = (memory + swap) * 1024;
-    if size > total {
-        return Err(format!(
-            "{} MiB of weights do not fit into {} MiB of memory: use a smaller model or quantization",
-            size >> 20,
-            total >> 20
-        ));
-    }
-    Ok(())
+    Some((kib("MemTotal:")? + kib("SwapTotal:")?) * 1024)
 }
