@@ -30,7 +30,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo-model run test test-rust test-python check fmt docs wheel wheel-test \
-	vendor licenses replay-samplers replay-templates clean
+	vendor licenses replay-samplers replay-templates bench bench-kernels clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,14 @@ replay-samplers: $(TOOLS)/.installed ## replay sampler vectors: FILES="a.json b.
 
 replay-templates: build ## replay Go template vectors: FILES="a.jsonl b.jsonl"
 	$(BIN)/python tests/golden/replay_templates.py $(FILES)
+
+bench-kernels: build demo-model ## time llama.cpp's CPU kernels and ours in turns: MODELS="a.gguf b.gguf"
+	$(CARGO) build -q $(RELEASE) --workspace --examples $(VENDORED)
+	LLM_API_BACKENDS="$(CURDIR)/python/llm_api/backends" $(CARGO_TARGET_DIR)/release/examples/speed \
+	$(or $(MODELS),$$($(BIN)/python -m llm_api.models $(DEMO_MODEL)))
+
+bench: ## criterion benches that need no model
+	cargo bench --manifest-path benches/Cargo.toml
 
 # --- ship ------------------------------------------------------------------
 

@@ -2,10 +2,10 @@
 
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use llm_engine::model::{Kernels, Loader};
 use llm_engine::model::fake::FakeLoader;
 use llm_engine::model::fault::{Fault, Faulty};
 use llm_engine::model::llama::{LlamaLoader, backends};
+use llm_engine::model::{Kernels, Loader};
 use llm_engine::{Config, Error, Request, Stats};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
