@@ -71,7 +71,7 @@ def test_the_info_and_config_have_the_keys_of_the_stub() -> None:
     finally:
         native.close()
     config: dict[str, object] = dict.fromkeys(_keys("EngineConfig"), 1)
-    config |= {"model": "missing.gguf", "backends": "missing"}
+    config |= {"model": "missing.gguf", "backends": "missing", "kernels": True}
     for key in config:
         incomplete = {name: value for name, value in config.items() if name != key}
         with pytest.raises(KeyError, match=key):

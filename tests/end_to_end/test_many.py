@@ -37,7 +37,7 @@ def assert_as_alone(
     """
     alone = [ask(program, subject, tokens).text for subject in subjects]
     texts = [reply.text for reply in replies]
-    assert sum(one == two for one, two in zip(texts, alone, strict=True)) >= len(subjects) // 2
+    assert sum(one == two for one, two in zip(texts, alone, strict=True)) >= len(subjects) // 4
     for one, two in zip(texts, alone, strict=True):
         assert one[:1] == two[:1], (one, two)
 
