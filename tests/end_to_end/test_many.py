@@ -30,16 +30,17 @@ def ask_at_once(program: Program, subjects: Sequence[str], tokens: int) -> list[
 def assert_as_alone(
     program: Program, subjects: Sequence[str], replies: Sequence[Reply], tokens: int
 ) -> None:
-    """Every reply is what its request gets alone, but where a near tie of two tokens turned.
+    """Replies are what their requests get alone, but where a near tie of two tokens turned.
 
     Another batch shape rounds otherwise. That nothing but near ties turn is tested with the logits
-    at hand, in rust/engine/tests/llama_batching.rs; here they must be few, and come late.
+    at hand, in rust/engine/tests/llama_batching.rs, and exactly with a scripted model in
+    tests/server/test_engine.py; here some must be the same, and none another's.
     """
     alone = [ask(program, subject, tokens).text for subject in subjects]
     texts = [reply.text for reply in replies]
     assert sum(one == two for one, two in zip(texts, alone, strict=True)) >= len(subjects) // 4
-    for one, two in zip(texts, alone, strict=True):
-        assert one[:1] == two[:1], (one, two)
+    for subject, one, two in zip(subjects, texts, alone, strict=True):
+        assert one == two or one not in alone, (subject, one, two)
 
 
 def test_clients_at_once_are_all_answered_and_not_mixed_up(program: Program) -> None:
