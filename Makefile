@@ -103,7 +103,8 @@ replay-templates: build ## replay Go template vectors: FILES="a.jsonl b.jsonl"
 
 bench-kernels: build demo-model ## time llama.cpp's CPU kernels and ours in turns: MODELS="a.gguf b.gguf"
 	$(CARGO) build -q $(RELEASE) --workspace --examples $(VENDORED)
-	LLM_API_BACKENDS="$(CURDIR)/python/llm_api/backends" $(CARGO_TARGET_DIR)/release/examples/speed \
+	LLM_API_BACKENDS="$(CURDIR)/python/llm_api/backends" \
+	LD_LIBRARY_PATH="$(CURDIR)/python/llm_api/lib" $(CARGO_TARGET_DIR)/release/examples/speed \
 	$(or $(MODELS),$$($(BIN)/python -m llm_api.models $(DEMO_MODEL)))
 
 bench: ## criterion benches that need no model
