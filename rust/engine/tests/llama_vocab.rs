@@ -24,6 +24,8 @@ struct Tiny {
     /// llama.cpp gives the special tokens of "phi-3" the attribute RSTRIP.
     name: &'static str,
     specials: &'static [(&'static str, i32)],
+    /// A byte-pair vocabulary with this pre-tokenizer instead.
+    pre_tokenizer: Option<&'static str>,
 }
 
 impl Default for Tiny {
@@ -39,6 +41,7 @@ impl Default for Tiny {
                 ("|>x", CONTROL),
                 ("<|endoftext|>", CONTROL),
             ],
+            pre_tokenizer: None,
         }
     }
 }
@@ -82,7 +85,14 @@ impl Tiny {
             meta.u32(&format!("{arch}.{key}"), value);
         }
         meta.f32(&format!("{arch}.attention.layer_norm_rms_epsilon"), 1e-5);
-        meta.string("tokenizer.ggml.model", "llama");
+        match self.pre_tokenizer {
+            None => meta.string("tokenizer.ggml.model", "llama"),
+            Some(name) => {
+                meta.string("tokenizer.ggml.model", "gpt2");
+                meta.string("tokenizer.ggml.pre", name);
+                meta.array("tokenizer.ggml.merges", 8, 1, sized("a b"));
+            }
+        }
         let texts = tokens.iter().flat_map(|(text, _)| sized(text)).collect();
         meta.array("tokenizer.ggml.tokens", 8, count, texts);
         let scores = (0..count).flat_map(|i| (i as f32).to_le_bytes()).collect();
@@ -394,6 +404,23 @@ fn a_bos_comes_first_and_once() {
     assert!(vocab.end_of_generation().contains(&2));
     assert_eq!(vocab.newline(), Some(3 + 10));
     assert_eq!(vocab.chat_template(), None);
+}
+
+/// Pre-tokenizers that are a `std::regex` call themselves once a character.
+#[test]
+fn a_long_word_does_not_overflow_the_stack() {
+    for name in ["gpt-4o", "tekken", "deepseek-llm"] {
+        let tiny = Tiny {
+            pre_tokenizer: Some(name),
+            ..Tiny::default()
+        };
+        let file = Temporary::new(&format!("{name}.gguf"), &tiny.bytes());
+        let vocab = load(&file.0).unwrap();
+        for word in ["a", " ", "<"] {
+            let text = word.repeat(200_000);
+            vocab.tokenize(&[span(&text, true)]).unwrap();
+        }
+    }
 }
 
 fn refusal(name: &str, bytes: &[u8]) -> String {

@@ -122,10 +122,10 @@ impl Engine {
         prompt: Vec<(String, bool)>,
         options: GenerationOptions,
     ) -> PyResult<Prepared> {
-        self.with(py, |engine| {
-            let tokens = engine.vocab().tokenize(&spans(prompt))?;
-            Ok(Prepared(Mutex::new(Some(options.request(tokens)?))))
-        })
+        let vocab = self.with(py, |engine| Ok(engine.vocab()))?;
+        py.detach(|| options.request(vocab.tokenize(&spans(prompt))?))
+            .map(|request| Prepared(Mutex::new(Some(request))))
+            .map_err(to_python)
     }
 
     fn submit(&self, py: Python<'_>, request: &Prepared) -> PyResult<u64> {

@@ -141,7 +141,8 @@ impl Rewrite {
         for tensor in all {
             // SAFETY: nodes of a graph are valid, and nobody changes them.
             let node = unsafe { &*tensor };
-            if is_empty(node) {
+            // ggml computes neither: what they would quantize is not there.
+            if is_empty(node) || node.flags & sys::GGML_TENSOR_FLAG_COMPUTE as i32 == 0 {
                 continue;
             }
             let work = if let Some(mut product) = Product::new(tier(), node) {

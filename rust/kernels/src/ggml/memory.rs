@@ -1,6 +1,6 @@
 //! Aligned memory, and giving back pages that were read only once.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::{NonNull, null_mut};
 
 /// A huge page: weights that lie in these need fewer address translations.
@@ -32,12 +32,15 @@ impl Memory {
         let align = if bytes < HUGE { 64 } else { HUGE };
         let layout = Layout::from_size_align(bytes.max(1), align).ok()?;
         // SAFETY: the size is not 0.
-        let data = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let data = NonNull::new(unsafe { alloc(layout) })?;
         #[cfg(target_os = "linux")]
         if bytes >= HUGE {
             // SAFETY: memory of our own; the call is only advice.
             unsafe { libc::madvise(data.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
         }
+        // Only now: the first touch of a page decides how large it is.
+        // SAFETY: the memory has this size.
+        unsafe { data.as_ptr().write_bytes(0, layout.size()) };
         Some(Memory {
             data: data.as_ptr(),
             layout,

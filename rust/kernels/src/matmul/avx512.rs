@@ -48,7 +48,7 @@ unsafe fn one<F: Format>(tile: &mut Tile) {
     for (index, chunk) in tile.weights.chunks_exact(F::SPEC.chunk()).enumerate() {
         for block in 0..F::SPEC.blocks {
             prefetch::<F>(chunk, block);
-            // SA#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]TY: a chunk has its blocks, and so have the inputs.
+            // SAFETY: a chunk has its blocks, and so have the inputs.
             unsafe {
                 let weights = unpack::<F>(chunk.as_ptr(), block);
                 let x = input.add((index * F::SPEC.blocks + block) * tile.step);
@@ -69,7 +69,7 @@ unsafe fn many<F: Format>(tile: &mut Tile) {
     for (index, chunk) in tile.weights.chunks_exact(F::SPEC.chunk()).enumerate() {
         for block in 0..F::SPEC.blocks {
             prefetch::<F>(chunk, block);
-            // SA#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]TY: as in `one`.
+            // SAFETY: as in `one`.
             unsafe {
                 let weights = unpack::<F>(chunk.as_ptr(), block);
                 let at = (index * F::SPEC.blocks + block) * tile.step;
@@ -123,7 +123,7 @@ fn accumulate<F: Format>(
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load(sums: &[f32; GROUP]) -> [__m512; 2] {
-    // SA#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]TY: 32 floats.
+    // SAFETY: 32 floats.
     unsafe {
         [
             _mm512_loadu_ps(sums.as_ptr()),

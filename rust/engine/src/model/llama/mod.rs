@@ -2,11 +2,12 @@
 //! folder names it.
 //!
 //! `backend.rs` loads ggml's backends and keeps what llama.cpp logs,
-//! `weights.rs` the model file, `vocab.rs` the tokenizer, `context.rs` the
-//! context with its thread pool.
+//! `weights.rs` the model file, `vocab.rs` the tokenizer, `stack.rs` what its
+//! recursion needs, `context.rs` the context with its thread pool.
 
 mod backend;
 mod context;
+mod stack;
 mod vocab;
 mod weights;
 

@@ -15,6 +15,7 @@ use aho_corasick::AhoCorasick;
 use llama_cpp_sys_2 as sys;
 
 use super::backend::text;
+use super::stack::deep;
 use super::weights::Weights;
 use crate::Error;
 use crate::model::{Span, Token, Vocab};
@@ -315,12 +316,8 @@ impl LlamaVocab {
     }
 }
 
-impl Vocab for LlamaVocab {
-    fn n_tokens(&self) -> usize {
-        self.n_tokens
-    }
-
-    fn tokenize(&self, prompt: &[Span]) -> Result<Vec<Token>, Error> {
+impl LlamaVocab {
+    fn tokenize_here(&self, prompt: &[Span]) -> Result<Vec<Token>, Error> {
         let prompt = Joined::new(prompt);
         let cuts = self.cuts(&prompt);
         let mut tokens = Vec::new();
@@ -337,6 +334,17 @@ impl Vocab for LlamaVocab {
             tokens.insert(0, bos);
         }
         Ok(tokens)
+    }
+}
+
+impl Vocab for LlamaVocab {
+    fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    fn tokenize(&self, prompt: &[Span]) -> Result<Vec<Token>, Error> {
+        let bytes = prompt.iter().map(|span| span.text.len()).sum();
+        deep(bytes, || self.tokenize_here(prompt))
     }
 
     fn piece(&self, token: Token, out: &mut Vec<u8>) {

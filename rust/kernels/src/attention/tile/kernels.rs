@@ -185,7 +185,11 @@ impl Kernel for Weights<'_, '_> {
                         simd.store(at, score);
                     }
                     if is_biased {
-                        score = simd.fma(simd.load(biases.add(cell * tokens)), slope, score);
+                        // A cell that a row does not see stays hidden from it
+                        // even if its score, another's, is not a number.
+                        let bias = simd.load(biases.add(cell * tokens));
+                        let seen = simd.fma(bias, slope, score);
+                        score = simd.if_less(hidden, bias, seen, hidden);
                         simd.store(at, score);
                     }
                     max = simd.max(score, max);
