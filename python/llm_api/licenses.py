@@ -14,8 +14,8 @@ This work is provided "as is", without warranties of any kind.
 
 _NOT_SHIPPED = """\
 The Python packages that it needs are installed beside it and are not part of it:
-Tornado (Apache-2.0), Jinja2 (BSD-3-Clause), MarkupSafe (BSD-3-Clause). Their
-licences lie in their own installations.
+Tornado (Apache-2.0), h2, hpack and hyperframe (MIT), Jinja2 and MarkupSafe
+(BSD-3-Clause). Their licences lie in their own installations.
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -193,3 +194,27 @@ def test_client_that_leaves_while_its_prompt_becomes_tokens_is_cancelled(serve: 
         assert engine.entered.wait(SECONDS)
     engine.go_on.set()
     assert served.engine.next_job().cancelled.wait(SECONDS)
+
+
+def test_long_prompts_of_clients_that_left_are_not_tokenized(serve: Serve) -> None:
+    """Two threads do that; whoever leaves while waiting for one costs nothing."""
+    engine = SlowTokenizer()
+    served = serve(engine)
+    clients = [Raw(served.port) for _ in range(6)]
+    for client in clients:
+        client.request("/predict", {"prompt": "x" * 100_000})
+    served.run(lambda: wait_for_streams(served, 6))
+    for client in clients:
+        client.close()
+    served.run(lambda: wait_for_streams(served, 2))
+    engine.go_on.set()
+    for _ in range(2):
+        assert served.engine.next_job().cancelled.wait(SECONDS)
+    served.run(served.app.generations.wait_for_all)
+    assert served.engine.jobs.empty()
+
+
+async def wait_for_streams(served: Served, count: int) -> None:
+    async with asyncio.timeout(SECONDS):
+        while len(served.app.generations.running) != count:
+            await asyncio.sleep(0.01)

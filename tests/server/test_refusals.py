@@ -257,3 +257,21 @@ class TestSlow:
             client.send(b"prompt=")
             assert client.read_all() == b""
         assert served.engine.jobs.empty()
+
+
+@pytest.mark.parametrize("head", [b"GARBAGE", b"GET / HTTP/1.1\r\nBad header"])
+def test_bytes_that_are_not_http(client: Raw, head: bytes) -> None:
+    client.send(head + b"\r\n\r\n")
+    reply = client.response()
+    assert (reply.status, reply.text) == (400, "not a valid HTTP request\n")
+    assert reply.headers["x-request-id"]
+
+
+def test_refused_length_has_a_post_mortem(served: Served) -> None:
+    with Raw(served.port) as client:
+        client.send(b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n")
+        reply = client.response()
+        assert reply.status == 400
+    with Raw(served.port) as client:
+        client.request(f"/requests/{reply.headers['x-request-id']}")
+        assert client.response().status == 200

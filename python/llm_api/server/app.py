@@ -81,8 +81,7 @@ class App(HTTPServerConnectionDelegate):
         return Endpoint(name, partial(self.generations.serve, read), generates=True)
 
     def _post_mortem(self, request: Request, reply: Reply) -> None:
-        _, _, request_id = request.path.rpartition("/")
-        record = self.ledger.get(request_id)
+        record = self.ledger.get(request.path.removeprefix("/requests/"))
         if record is None:
             raise Refusal(404, f"no such request among the last {self.ledger.size}")
         reply.send(200, json.dumps(record.as_json()), JSON)

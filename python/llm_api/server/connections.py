@@ -42,6 +42,17 @@ _TURNED_AWAY: Final = (
     b"X-Request-Id: %b\r\n"
     b"\r\n%b"
 )
+_BARE_400: Final = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+"""What Tornado writes for bytes that are not HTTP."""
+_MALFORMED_TEXT: Final = b"not a valid HTTP request\n"
+_MALFORMED: Final = (
+    b"HTTP/1.1 400 Bad Request\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: %d\r\n"
+    b"Connection: close\r\n"
+    b"X-Request-Id: %b\r\n"
+    b"\r\n%b"
+)
 
 
 class LimitedHTTPServer(HTTPServer):
@@ -111,6 +122,7 @@ class LimitedHTTPServer(HTTPServer):
         finally:
             self._new.discard(stream)
         if not has_http2:
+            _explain_bare_400(stream)
             super().handle_stream(stream, address)
             return
         remote_ip = str(address[0]) if address else ""  # a Unix socket has none
@@ -122,6 +134,21 @@ class LimitedHTTPServer(HTTPServer):
         finally:
             self._http2.discard(connection)
             self._open -= 1
+
+
+def _explain_bare_400(stream: IOStream) -> None:
+    """Give the one reply that Tornado writes by itself a text, an id and a line in the log."""
+    write = stream.write
+
+    def write_explained(data: bytes | memoryview) -> asyncio.Future[None]:
+        if data == _BARE_400:
+            record = Record()
+            record.status = 400
+            record.close()
+            data = _MALFORMED % (len(_MALFORMED_TEXT), record.id.encode(), _MALFORMED_TEXT)
+        return write(data)
+
+    stream.write = write_explained  # type: ignore[method-assign]
 
 
 async def _turn_away(stream: IOStream) -> None:

@@ -86,11 +86,17 @@ class Exchange(HTTPMessageDelegate):
         """Refuse the request, or get ready for its body."""
         line = cast("RequestStartLine", start_line)
         self._reply = Reply(self._connection, line, headers, self._record.id, self._app.limits)
+        unreadable: Refusal | None = None
         try:
             length = _body_length(headers)
-            # A client that expects "100 Continue" sends no body if it gets anything else.
-            self._is_being_read = length == 0 or "Expect" not in headers
+        except Refusal as refusal:
+            length, unreadable = None, refusal
+        # A client that expects "100 Continue" sends no body if it gets anything else.
+        self._is_being_read = unreadable is None and (length == 0 or "Expect" not in headers)
+        try:
             self._check_head(line, headers)
+            if unreadable is not None:
+                raise unreadable
             if length != 0:
                 self._check_body(headers, length or 0)
         except Refusal as refusal:

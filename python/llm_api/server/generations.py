@@ -39,7 +39,7 @@ class Generations:
         self._limits = limits
         self._peers = peers
         self._log_texts = log_texts
-        self._running: set[Stream] = set()
+        self.running: set[Stream] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -76,7 +76,7 @@ class Generations:
                 raise
             raise refusal from error
         end_watch = self._peers.watch(reply.connection)
-        self._running.add(stream)
+        self.running.add(stream)
         self._idle.clear()
 
     async def wait_for_all(self) -> None:
@@ -85,10 +85,10 @@ class Generations:
 
     def cut_all(self) -> None:
         """Stop every generation and break off its reply."""
-        for stream in tuple(self._running):
+        for stream in tuple(self.running):
             stream.cut()
 
     def _forget(self, stream: Stream) -> None:
-        self._running.discard(stream)
-        if not self._running:
+        self.running.discard(stream)
+        if not self.running:
             self._idle.set()

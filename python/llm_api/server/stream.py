@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Protocol
 
 from llm_api.events import End, Usage
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from llm_api.server.reply import Reply
 
 _log: Final = logging.getLogger("llm_api.server")
+
+_THREADS: Final = ThreadPoolExecutor(2, thread_name_prefix="llm-api-prompts")
+"""Where long prompts become tokens."""
+
+_NOTHING: Final = Usage(0, 0, 0, 0.0, 0.0, 0.0, 0)
 
 _PIECE_BYTES: Final = 16 << 10
 """What is written at once, so that a slow reader is told from one that has stopped reading."""
@@ -63,6 +68,7 @@ class Stream:
         self._on_over = on_over
         self._loop = asyncio.get_running_loop()
         self._request_id: int | None = None
+        self._start: Future[int] | None = None
         self._failure: Refusal | None = None
         self._unsent = bytearray()
         self._is_due = False
@@ -80,10 +86,16 @@ class Stream:
         What the engine raises is then an end, and answered as it would have been.
         """
         self._reply.on_reader_gone(self._leave)
-        start = partial(self._engine.start, prompt, options, self)
-        self._loop.run_in_executor(None, start).add_done_callback(self._begun)
+        self._start = _THREADS.submit(self._engine.start, prompt, options, self)
+        self._start.add_done_callback(self._post_begun)
 
-    def _begun(self, start: asyncio.Future[int]) -> None:
+    def _post_begun(self, start: Future[int]) -> None:
+        self._loop.call_soon_threadsafe(self._begun, start)
+
+    def _begun(self, start: Future[int]) -> None:
+        if start.cancelled():
+            self.on_end(End("cancelled", None, _NOTHING))
+            return
         error = start.exception()
         if error is None:
             self._request_id = start.result()
@@ -93,7 +105,7 @@ class Stream:
         self._failure = refusal_for(error) if isinstance(error, Exception) else None
         if self._failure is None:
             _log.error("a request failed", exc_info=error)
-        self.on_end(End("error", str(error), Usage(0, 0, 0, 0.0, 0.0, 0.0, 0)))
+        self.on_end(End("error", str(error), _NOTHING))
 
     def on_text(self, text: str) -> None:
         """Take text from the engine."""
@@ -118,6 +130,8 @@ class Stream:
         self._unsent.clear()
         if self.end is None and self._request_id is not None:
             self._engine.cancel(self._request_id)
+        elif self._start is not None:
+            self._start.cancel()  # if it still waits for a thread
         self._make_due()
 
     def _make_due(self) -> None:
