@@ -33,26 +33,9 @@ _NO_LIMIT: Final = 1 << 62
 _GOODBYE_SECONDS: Final = 1.0
 _READ_BYTES: Final = 64 << 10
 _TEXT: Final = b"too many connections\n"
-_TURNED_AWAY: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"Content-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: %d\r\n"
-    b"Connection: close\r\n"
-    b"Retry-After: 1\r\n"
-    b"X-Request-Id: %b\r\n"
-    b"\r\n%b"
-)
 _BARE_400: Final = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 """What Tornado writes for bytes that are not HTTP."""
 _MALFORMED_TEXT: Final = b"not a valid HTTP request\n"
-_MALFORMED: Final = (
-    b"HTTP/1.1 400 Bad Request\r\n"
-    b"Content-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: %d\r\n"
-    b"Connection: close\r\n"
-    b"X-Request-Id: %b\r\n"
-    b"\r\n%b"
-)
 
 
 class LimitedHTTPServer(HTTPServer):
@@ -136,6 +119,19 @@ class LimitedHTTPServer(HTTPServer):
             self._open -= 1
 
 
+def _last_reply(status: bytes, text: bytes, request_id: str, headers: bytes = b"") -> bytes:
+    """Write out a reply for a connection that has no request, and closes after it."""
+    return (
+        b"HTTP/1.1 %b\r\n"
+        b"Content-Type: text/plain; charset=utf-8\r\n"
+        b"Content-Length: %d\r\n"
+        b"Connection: close\r\n"
+        b"%b"
+        b"X-Request-Id: %b\r\n"
+        b"\r\n%b"
+    ) % (status, len(text), headers, request_id.encode(), text)
+
+
 def _explain_bare_400(stream: IOStream) -> None:
     """Give the one reply that Tornado writes by itself a text, an id and a line in the log."""
     write = stream.write
@@ -145,7 +141,7 @@ def _explain_bare_400(stream: IOStream) -> None:
             record = Record()
             record.status = 400
             record.close()
-            data = _MALFORMED % (len(_MALFORMED_TEXT), record.id.encode(), _MALFORMED_TEXT)
+            data = _last_reply(b"400 Bad Request", _MALFORMED_TEXT, record.id)
         return write(data)
 
     stream.write = write_explained  # type: ignore[method-assign]
@@ -159,7 +155,8 @@ async def _turn_away(stream: IOStream) -> None:
             if isinstance(stream, SSLIOStream) and await is_http2(stream):
                 await stream.write(turn_away(_TEXT.strip()))
             else:
-                await stream.write(_TURNED_AWAY % (len(_TEXT), Record().id.encode(), _TEXT))
+                status = b"503 Service Unavailable"
+                await stream.write(_last_reply(status, _TEXT, Record().id, b"Retry-After: 1\r\n"))
             stream.socket.shutdown(socket.SHUT_WR)
             while True:
                 await stream.read_bytes(_READ_BYTES, partial=True)

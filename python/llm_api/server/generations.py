@@ -62,11 +62,11 @@ class Generations:
         stream = Stream(reply, self._engine, self._limits, note_end)
         try:
             prompt, options = read(request)
+            text = prompt if isinstance(prompt, str) else prompt_text(prompt)
             if self._log_texts:
-                text = prompt if isinstance(prompt, str) else prompt_text(prompt)
                 _log.info("%s prompt %s", record.id, json.dumps(text))
                 stream.transcript = []
-            if len(prompt if isinstance(prompt, str) else prompt_text(prompt)) <= _SHORT_CHARS:
+            if len(text) <= _SHORT_CHARS:
                 stream.begin(prompt, options)
             else:
                 stream.begin_long(prompt, options)
