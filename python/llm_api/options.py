@@ -2,7 +2,8 @@
 
 Every option of the program stands here once. From its entry come the flag, the
 form field, the key in the model config file, the OpenAI-style name, the check
-of its range, the help text and the tables of the documentation.
+of its range, the help text and the tables of the documentation. Those of the
+server itself are in `server_options.py`, to keep the files short.
 
 A generation option has a value on the server, from a flag or the model config
 file, and maybe another one in a request. Both are checked by the same code
@@ -10,13 +11,13 @@ file, and maybe another one in a request. Both are checked by the same code
 """
 
 import difflib
-import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final
 
 from llm_api import strconv
 from llm_api.option import Combine, Option, OptionError, Scope, Spelling, Value, excerpt
+from llm_api.server_options import DAY_SECONDS, INT32_MAX, SERVER_OPTIONS
 
 __all__ = [
     "DEFAULTS",
@@ -36,140 +37,19 @@ __all__ = [
     "unknown",
 ]
 
-_INT32_MAX = 2**31 - 1
-_DAY_SECONDS = 86_400
-_THREADS_MAX = 512  # ggml takes no more
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
 
 _generation = partial(Option, scope=Scope.GENERATION, in_config_file=True)
-_server = partial(Option, scope=Scope.SERVER)
 _prompt = partial(Option, scope=Scope.PROMPT, type=str, default="")
 _command = partial(Option, scope=Scope.COMMAND)
 
 OPTIONS: Final[tuple[Option, ...]] = (
-    _server(
-        name="addr",
-        type=str,
-        default="localhost:8080",
-        help="address to serve on: host:port, or :port for all interfaces; port 0 takes a free one",
-    ),
-    _server(
-        name="context",
-        type=int,
-        default=512,
-        minimum=2,
-        maximum=_INT32_MAX,
-        in_config_file=True,
-        help="tokens of context that one request may use, its prompt and its reply together",
-    ),
-    _server(
-        name="pool",
-        type=int,
-        default=0,
-        minimum=0,
-        maximum=_INT32_MAX,
-        help="tokens of context memory shared by all requests, at least -context; "
-        "0 = context times parallel",
-    ),
-    _server(
-        name="parallel",
-        type=int,
-        default=4,
-        minimum=1,
-        maximum=256,  # sequences that llama.cpp can tell apart
-        help="requests that are worked on at the same time",
-    ),
-    _server(
-        name="queue",
-        type=int,
-        default=16,
-        minimum=0,
-        maximum=1_000_000,
-        help="requests that may wait; the next one is told that the server is busy",
-    ),
-    _server(
-        name="threads",
-        type=int,
-        default=min(_cores(), _THREADS_MAX),
-        minimum=1,
-        maximum=_THREADS_MAX,
-        documented_default="number of cores",
-        help="CPU threads that compute",
-    ),
-    _server(
-        name="kernels",
-        type=str,
-        default="auto",
-        choices=("auto", "off"),
-        help="auto = compute with kernels of our own where this CPU has them; "
-        "off = with those of llama.cpp alone",
-    ),
-    _server(
-        name="gpu-layers",
-        type=int,
-        default=0,
-        minimum=0,
-        maximum=_INT32_MAX,
-        in_config_file=True,
-        help="layers of the model offloaded to an accelerator",
-    ),
-    _server(
-        name="rope-freq-base",
-        type=float,
-        default=0.0,
-        minimum=0,
-        maximum=1e12,
-        in_config_file=True,
-        help="base frequency of RoPE; 0 = what the model file says, else 10000",
-    ),
-    _server(
-        name="rope-freq-scale",
-        type=float,
-        default=0.0,
-        minimum=0,
-        maximum=1e6,
-        in_config_file=True,
-        help="frequency scale of RoPE; 0 = what the model file says, else 1",
-    ),
-    _server(
-        name="shutdown-timeout",
-        type=float,
-        default=30.0,
-        minimum=0,
-        maximum=_DAY_SECONDS,
-        help="seconds that running requests have to end after SIGTERM or SIGINT",
-    ),
-    _server(
-        name="tls-cert",
-        type=str,
-        default="",
-        help="path of a PEM file with the certificate and its chain: serve HTTPS; "
-        "SIGHUP reads it again",
-    ),
-    _server(
-        name="tls-key",
-        type=str,
-        default="",
-        help="path of a PEM file with the key of the certificate",
-    ),
-    _server(
-        name="log-prompts",
-        type=bool,
-        default=False,
-        help="write prompts and replies to the log, which else never holds them",
-    ),
+    *SERVER_OPTIONS,
     _generation(
         name="tokens",
         type=int,
         default=0,
         minimum=0,
-        maximum=_INT32_MAX,
+        maximum=INT32_MAX,
         openai="max_tokens",
         combine=Combine.LOWER,
         help="tokens to predict; 0 = no limit but the context",
@@ -179,7 +59,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         type=float,
         default=0.0,
         minimum=0,
-        maximum=_DAY_SECONDS,
+        maximum=DAY_SECONDS,
         combine=Combine.LOWER,
         help="seconds after which a reply ends, waiting included; 0 = no limit",
     ),
@@ -197,7 +77,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         type=int,
         default=40,
         minimum=-1,
-        maximum=_INT32_MAX,
+        maximum=INT32_MAX,
         help="draw from the K likeliest tokens; 0 or less = off",
     ),
     _generation(
@@ -265,7 +145,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         type=int,
         default=64,
         minimum=-1,
-        maximum=_INT32_MAX,
+        maximum=INT32_MAX,
         help="tokens that the penalties look back on; 0 = none, -1 = all",
     ),
     _generation(
@@ -306,7 +186,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         type=int,
         default=0,
         minimum=0,
-        maximum=_INT32_MAX,
+        maximum=INT32_MAX,
         help="tokens of the prompt kept when a full context is shifted; 0 = no shifting",
     ),
     _generation(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llm_api import Engine, GenerationError
-from llm_api.server.limits import Limits
+from llm_api.limits import Limits
 
 from ..support.raw import Raw
 from ..support.serving import PlainTemplate, Served, make_settings

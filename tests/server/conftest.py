@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from llm_api.config import Settings
-from llm_api.server.limits import Limits
+from llm_api.limits import Limits
 
 from ..support.raw import Raw
 from ..support.scripted import ScriptedEngine

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from llm_api import Engine
-from llm_api.server.limits import Limits
+from llm_api.limits import Limits
 
 from ..support.raw import Raw
 from ..support.scripted import SECONDS

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_api.form import FormError, parse_fields, read_chat_form, read_predict_form
+from llm_api.limits import Limits
 from llm_api.options import FIELDS
-from llm_api.server.limits import Limits
 
 from ..support.raw import Raw
 from ..support.scripted import ScriptedEngine, echo

@@ -34,8 +34,8 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from llm_api.limits import Limits
 from llm_api.server.http2.preface import PREFACE
-from llm_api.server.limits import Limits
 
 from ..support.http2 import Http2Client
 from ..support.raw import Raw

@@ -11,8 +11,8 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
+from llm_api.limits import Limits
 from llm_api.server.http2 import Http2Connection
-from llm_api.server.limits import Limits
 
 from ..support.http2 import Http2Client
 from ..support.scripted import SECONDS, Job

@@ -8,8 +8,8 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 
+from llm_api.limits import Limits
 from llm_api.server.http2.preface import PREFACE
-from llm_api.server.limits import Limits
 
 from ..support.raw import Raw
 from ..support.serving import Served

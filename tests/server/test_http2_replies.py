@@ -9,7 +9,7 @@ from h2.errors import ErrorCodes
 from tornado.httputil import HTTPHeaders, ResponseStartLine
 from tornado.iostream import IOStream
 
-from llm_api.server.limits import Limits
+from llm_api.limits import Limits
 
 from ..support.http2 import Http2Client
 from ..support.raw import Raw

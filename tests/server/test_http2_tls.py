@@ -13,7 +13,7 @@ from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame
 
 from llm_api.config import ConfigError
-from llm_api.server.limits import Limits
+from llm_api.limits import Limits
 from llm_api.tls import Certificate, CertificateError
 
 from ..support.http2 import Http2Client, client_context, make_certificate

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llm_api.errors import PromptTooLongError
-from llm_api.server.limits import Limits
+from llm_api.limits import Limits
 
 from ..support.raw import Raw
 from ..support.scripted import SECONDS, Job, ScriptedEngine

@@ -13,7 +13,7 @@ from llm_api.errors import (
     QueueFullError,
     StopPatternError,
 )
-from llm_api.server.limits import Limits
+from llm_api.limits import Limits
 from llm_api.templates.errors import TemplateError
 
 from ..support.raw import Raw, Response

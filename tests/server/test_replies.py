@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from llm_api.server.limits import Limits
+from llm_api.limits import Limits
 
 from ..support.raw import Raw
 from ..support.scripted import ScriptedEngine, echo

@@ -11,9 +11,9 @@ import json
 import sys
 
 from llm_api.config import Address
+from llm_api.limits import Limits
 from llm_api.server.app import App
 from llm_api.server.lifecycle import Server, bind
-from llm_api.server.limits import Limits
 
 from .scripted import ScriptedEngine
 from .serving import PlainTemplate, make_settings

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from llm_api.config import Address, ChatSettings, EngineSettings, ServerSettings, Settings
 from llm_api.conversation import Conversation
+from llm_api.limits import Limits
 from llm_api.options import DEFAULTS
 from llm_api.prompt import Prompt, Span, with_reply_prefix
 from llm_api.server.app import App
 from llm_api.server.lifecycle import Server, bind
-from llm_api.server.limits import Limits
 from llm_api.tls import Certificate
 
 from .scripted import SECONDS

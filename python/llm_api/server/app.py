@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from tornado.httputil import HTTPServerConnectionDelegate
 
+from llm_api.limits import Limits
 from llm_api.server.chat import chat_reader
 from llm_api.server.exchange import Endpoint, Exchange, Request
 from llm_api.server.generations import Generations, Reader
 from llm_api.server.ledger import Ledger
-from llm_api.server.limits import Limits
 from llm_api.server.peers import PeerWatch
 from llm_api.server.predict import predict_reader
 from llm_api.server.reply import JSON, Refusal, Reply

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tornado.httputil import HTTPServerConnectionDelegate
 
-    from llm_api.server.limits import Limits
+    from llm_api.limits import Limits
 
 _HARD_HEADER_FACTOR: Final = 8
 _NO_LIMIT: Final = 1 << 62

@@ -13,8 +13,8 @@ from llm_api.server.refusals import refusal_for
 from llm_api.server.stream import Engine, Stream
 
 if TYPE_CHECKING:
+    from llm_api.limits import Limits
     from llm_api.server.exchange import Request
-    from llm_api.server.limits import Limits
     from llm_api.server.peers import PeerWatch
     from llm_api.server.reply import Reply
 

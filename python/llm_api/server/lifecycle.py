@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from tornado.netutil import bind_sockets
 
+from llm_api.limits import Limits
 from llm_api.server import log
 from llm_api.server.app import App
 from llm_api.server.connections import LimitedHTTPServer
-from llm_api.server.limits import Limits
 from llm_api.tls import CertificateError
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from llm_api.options import merge
 
 if TYPE_CHECKING:
     from llm_api.config import Settings
+    from llm_api.limits import Limits
     from llm_api.server.exchange import Request
     from llm_api.server.generations import Job, Reader
-    from llm_api.server.limits import Limits
 
 
 def predict_reader(settings: Settings, limits: Limits) -> Reader:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tornado.httputil import HTTPConnection, RequestStartLine
 
-    from llm_api.server.limits import Limits
+    from llm_api.limits import Limits
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json; charset=utf-8"

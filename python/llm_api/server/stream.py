@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from llm_api.events import End, Listener
+    from llm_api.limits import Limits
     from llm_api.prompt import Prompt
-    from llm_api.server.limits import Limits
     from llm_api.server.reply import Reply
 
 _log: Final = logging.getLogger("llm_api.server")

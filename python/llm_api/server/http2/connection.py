@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tornado.httputil import HTTPServerConnectionDelegate
     from tornado.iostream import IOStream
 
+    from llm_api.limits import Limits
     from llm_api.server.http2.turns import Turns
-    from llm_api.server.limits import Limits
 
 _log: Final = logging.getLogger("llm_api.server")
 

@@ -17,7 +17,7 @@ from h2.errors import ErrorCodes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm_api.server.limits import Limits
+    from llm_api.limits import Limits
 
 HEADER_BYTES: Final = 9
 MAX_PAYLOAD: Final = 16384

@@ -11,7 +11,7 @@ from h2.settings import SettingCodes, Settings
 from llm_api.server.http2.preface import PREFACE
 
 if TYPE_CHECKING:
-    from llm_api.server.limits import Limits
+    from llm_api.limits import Limits
 
 _NO_LIMIT: Final = (1 << 31) - 1
 _HEADER_TABLE_BYTES: Final = 4096

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tornado.httputil import HTTPMessageDelegate
 
-    from llm_api.server.limits import Limits
+    from llm_api.limits import Limits
 
 _log: Final = logging.getLogger("llm_api.server")
 

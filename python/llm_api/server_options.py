@@ -1,0 +1,134 @@
+"""The part of the table of options that is about the server and its engine."""
+
+import os
+from functools import partial
+from typing import Final
+
+from llm_api.option import Option, Scope
+
+INT32_MAX: Final = 2**31 - 1
+DAY_SECONDS: Final = 86_400
+_THREADS_MAX: Final = 512  # ggml takes no more
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_server = partial(Option, scope=Scope.SERVER)
+
+SERVER_OPTIONS: Final[tuple[Option, ...]] = (
+    _server(
+        name="addr",
+        type=str,
+        default="localhost:8080",
+        help="address to serve on: host:port, or :port for all interfaces; port 0 takes a free one",
+    ),
+    _server(
+        name="context",
+        type=int,
+        default=512,
+        minimum=2,
+        maximum=INT32_MAX,
+        in_config_file=True,
+        help="tokens of context that one request may use, its prompt and its reply together",
+    ),
+    _server(
+        name="pool",
+        type=int,
+        default=0,
+        minimum=0,
+        maximum=INT32_MAX,
+        help="tokens of context memory shared by all requests, at least -context; "
+        "0 = context times parallel",
+    ),
+    _server(
+        name="parallel",
+        type=int,
+        default=4,
+        minimum=1,
+        maximum=256,  # sequences that llama.cpp can tell apart
+        help="requests that are worked on at the same time",
+    ),
+    _server(
+        name="queue",
+        type=int,
+        default=16,
+        minimum=0,
+        maximum=1_000_000,
+        help="requests that may wait; the next one is told that the server is busy",
+    ),
+    _server(
+        name="threads",
+        type=int,
+        default=min(_cores(), _THREADS_MAX),
+        minimum=1,
+        maximum=_THREADS_MAX,
+        documented_default="number of cores",
+        help="CPU threads that compute",
+    ),
+    _server(
+        name="kernels",
+        type=str,
+        default="auto",
+        choices=("auto", "off"),
+        help="auto = compute with kernels of our own where this CPU has them; "
+        "off = with those of llama.cpp alone",
+    ),
+    _server(
+        name="gpu-layers",
+        type=int,
+        default=0,
+        minimum=0,
+        maximum=INT32_MAX,
+        in_config_file=True,
+        help="layers of the model offloaded to an accelerator",
+    ),
+    _server(
+        name="rope-freq-base",
+        type=float,
+        default=0.0,
+        minimum=0,
+        maximum=1e12,
+        in_config_file=True,
+        help="base frequency of RoPE; 0 = what the model file says, else 10000",
+    ),
+    _server(
+        name="rope-freq-scale",
+        type=float,
+        default=0.0,
+        minimum=0,
+        maximum=1e6,
+        in_config_file=True,
+        help="frequency scale of RoPE; 0 = what the model file says, else 1",
+    ),
+    _server(
+        name="shutdown-timeout",
+        type=float,
+        default=30.0,
+        minimum=0,
+        maximum=DAY_SECONDS,
+        help="seconds that running requests have to end after SIGTERM or SIGINT",
+    ),
+    _server(
+        name="tls-cert",
+        type=str,
+        default="",
+        help="path of a PEM file with the certificate and its chain: serve HTTPS; "
+        "SIGHUP reads it again",
+    ),
+    _server(
+        name="tls-key",
+        type=str,
+        default="",
+        help="path of a PEM file with the key of the certificate",
+    ),
+    _server(
+        name="log-prompts",
+        type=bool,
+        default=False,
+        help="write prompts and replies to the log, which else never holds them",
+    ),
+)
