@@ -55,6 +55,8 @@ def test_the_contracts_defaults():
         "shutdownTimeout": 30,
         "tlsCert": "",
         "tlsKey": "",
+        "apiKey": [],
+        "apiKeyFile": "",
         "logPrompts": False,
         "tokens": 0,
         "maxTime": 0,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
 
 from llm_api import flags
+from llm_api.api_keys import ApiKeyError, ApiKeys
 from llm_api.errors import StopPatternError
 from llm_api.models import ModelNameError, resolve_model
 from llm_api.options import GENERATION, OPTIONS, Option, OptionError, Scope, Value, unknown
@@ -72,6 +73,7 @@ class ServerSettings:
     shutdown_timeout: float
     log_prompts: bool
     certificate: Certificate | None = None
+    api_keys: ApiKeys | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +125,13 @@ def load_settings(parsed: flags.Parsed) -> Settings:
             shutdown_timeout=values["shutdown-timeout"],
             log_prompts=values["log-prompts"],
             certificate=_certificate(values["tls-cert"], values["tls-key"]),
+            api_keys=_api_keys(values["api-key"], values["api-key-file"]),
         ),
         engine=engine,
         chat=_chat(values),
         generation={option.key: values[option.name] for option in GENERATION},
         effective={
-            option.field: _as_given(option, values[option.name])
+            option.field: _shown(option, values[option.name])
             for option in OPTIONS
             if option.scope is not Scope.COMMAND
         },
@@ -231,6 +234,13 @@ def _certificate(path: str, key_path: str) -> Certificate | None:
     return certificate
 
 
+def _api_keys(keys: tuple[str, ...], path: str) -> ApiKeys | None:
+    try:
+        return ApiKeys(keys, path) if keys or path else None
+    except ApiKeyError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _engine(values: _Values) -> EngineSettings:
     context, pool, parallel = values["context"], values["pool"], values["parallel"]
     if pool == 0:
@@ -319,8 +329,10 @@ def _read(path: str, where: str) -> str:
         raise ConfigError(f"{where}: cannot be read: {error}") from error
 
 
-def _as_given(option: Option, value: Value) -> Value:
-    """Undo the tuple of an option that is given once and adds up with a request's."""
+def _shown(option: Option, value: Value) -> Value:
+    """Hide secrets, and undo the tuple of an option that is given once and adds up."""
+    if option.secret and isinstance(value, tuple):
+        return ("***",) * len(value)
     if option.repeated or not isinstance(value, tuple) or len(value) > 1:
         return value
     return value[0] if value else ""

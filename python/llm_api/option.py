@@ -67,7 +67,9 @@ class Option:
     The bounds belong to the range; with `above_minimum` the lower one does not.
     A string with `choices` must be one of them.
     `openai` is the name in the OpenAI API, if it has the option.
+    A `repeated` option takes any number of strings, as a tuple.
     `documented_default` stands for a default that depends on the machine.
+    The values of a `secret` option are shown to nobody.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Option:
     repeated: bool = False
     combine: Combine = Combine.REPLACE
     documented_default: str | None = None
+    secret: bool = False
 
     @property
     def key(self) -> str:
@@ -122,7 +125,8 @@ class Option:
 
         def parse(text: str) -> object:
             value = self.convert(text)
-            return value if self.combine is Combine.ADD else self.check(value)
+            is_one_of_many = self.repeated or self.combine is Combine.ADD
+            return value if is_one_of_many else self.check(value)
 
         return Flag(
             name=self.name,
@@ -145,6 +149,8 @@ class Option:
         and gives a tuple; empty strings stand for "none".
         """
         if self.combine is Combine.ADD:
+            return tuple(text for text in _check_strings(value) if text)
+        if self.repeated:
             return _check_strings(value)
         if self.type is bool:
             if isinstance(value, bool):
@@ -193,7 +199,7 @@ def _check_strings(value: object) -> tuple[str, ...]:
     values = (value,) if isinstance(value, str) else value
     if not isinstance(values, Sequence):
         raise ValueError(f"must be {wanted}")
-    return tuple(text for item in values if (text := _check_string(item, wanted)))
+    return tuple(_check_string(item, wanted) for item in values)
 
 
 def _default_text(default: Value) -> str:

@@ -126,6 +126,21 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         help="path of a PEM file with the key of the certificate",
     ),
     _server(
+        name="api-key",
+        type=str,
+        default=(),
+        repeated=True,
+        secret=True,
+        help="key that clients must show; may be repeated; other users of this machine can see "
+        "it in the list of processes, those of a file they cannot",
+    ),
+    _server(
+        name="api-key-file",
+        type=str,
+        default="",
+        help="path of a file with such keys, one a line; # begins a comment; SIGHUP reads it again",
+    ),
+    _server(
         name="log-prompts",
         type=bool,
         default=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -53,10 +54,16 @@ class Process:
 
 @contextmanager
 def process(
-    shutdown_timeout: float = 30, certificate: tuple[Path, Path] | None = None
+    shutdown_timeout: float = 30,
+    certificate: tuple[Path, Path] | None = None,
+    api_key_file: Path | None = None,
 ) -> Iterator[Process]:
-    command = [sys.executable, "-m", "tests.support.scripted_server", str(shutdown_timeout)]
-    command += map(str, certificate or ())
+    settings: dict[str, object] = {"shutdown_timeout": shutdown_timeout}
+    if certificate is not None:
+        settings["certificate"] = [str(path) for path in certificate]
+    if api_key_file is not None:
+        settings["api_key_file"] = str(api_key_file)
+    command = [sys.executable, "-m", "tests.support.scripted_server", json.dumps(settings)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=_ROOT, stdin=pipe, stderr=pipe, text=True) as running:
         try:

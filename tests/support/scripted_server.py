@@ -1,13 +1,17 @@
 """A whole server process with a scripted engine, for tests that send signals.
 
-Every reply begins with "begun "; a line on standard input is the rest of all of them.
+Its argument is a JSON object: shutdown_timeout, and maybe certificate (two paths) and
+api_key_file. Every reply begins with "begun "; a line on standard input is the rest of all of
+them.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 
+from llm_api.api_keys import ApiKeys
 from llm_api.server import serve
 from llm_api.tls import Certificate
 
@@ -24,9 +28,13 @@ def main() -> int:
                 job.end("stop", None, line.strip())
 
     threading.Thread(target=obey, daemon=True).start()
-    timeout, *paths = sys.argv[1:]
-    certificate = Certificate(*paths) if paths else None
-    settings = make_settings(shutdown_timeout=float(timeout), certificate=certificate)
+    wanted = json.loads(sys.argv[1])
+    paths, key_file = wanted.get("certificate"), wanted.get("api_key_file")
+    settings = make_settings(
+        shutdown_timeout=wanted["shutdown_timeout"],
+        certificate=Certificate(*paths) if paths else None,
+        api_keys=ApiKeys(path=key_file) if key_file else None,
+    )
     return serve(settings, engine, PlainTemplate())  # type: ignore[arg-type]
 
 

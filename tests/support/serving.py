@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from llm_api.api_keys import ApiKeys
 from llm_api.config import Address, ChatSettings, EngineSettings, ServerSettings, Settings
 from llm_api.conversation import Conversation
 from llm_api.limits import Limits
@@ -39,6 +40,7 @@ def make_settings(
     log_prompts: bool = False,
     shutdown_timeout: float = 30.0,
     certificate: Certificate | None = None,
+    api_keys: ApiKeys | None = None,
 ) -> Settings:
     return Settings(
         model="scripted",
@@ -48,6 +50,7 @@ def make_settings(
             shutdown_timeout=shutdown_timeout,
             log_prompts=log_prompts,
             certificate=certificate,
+            api_keys=api_keys,
         ),
         engine=EngineSettings(
             context=512,

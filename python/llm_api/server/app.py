@@ -13,6 +13,7 @@ from tornado.httputil import HTTPServerConnectionDelegate
 from llm_api.limits import Limits
 from llm_api.server.chat import chat_reader
 from llm_api.server.exchange import Endpoint, Exchange, Request
+from llm_api.server.gate import Gate
 from llm_api.server.generations import Generations, Reader
 from llm_api.server.ledger import Ledger
 from llm_api.server.peers import PeerWatch
@@ -40,6 +41,7 @@ class App(HTTPServerConnectionDelegate):
         limits: Limits,
     ) -> None:
         self.limits = limits
+        self.gate = Gate(settings.server.api_keys)
         self.ledger = Ledger()
         self.is_closing = False
         """No request is served any more."""
@@ -55,7 +57,7 @@ class App(HTTPServerConnectionDelegate):
             self._endpoints.append(self._generating("/chat", read_chat))
         self._endpoints += [
             Endpoint("/requests/", self._post_mortem),
-            Endpoint("/health", self._health),
+            Endpoint("/health", self._health, is_public=True),
         ]
 
     def start_request(

@@ -55,6 +55,8 @@ class Endpoint:
     name: str
     serve: Callable[[Request, Reply], None]
     generates: bool = False
+    is_public: bool = False
+    """No key is asked for."""
 
 
 class Exchange(HTTPMessageDelegate):
@@ -158,6 +160,8 @@ class Exchange(HTTPMessageDelegate):
             raise Refusal(400, f"not a valid request: {error}") from error
         self._endpoint = endpoint = self._app.route(self._request.path)
         self._record.endpoint = endpoint.name
+        if not endpoint.is_public:
+            self._app.gate.check_key(headers)
         if endpoint.generates:
             self._app.ledger.add(self._record)
         if line.method not in _METHODS:

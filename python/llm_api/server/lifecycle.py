@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tornado.netutil import bind_sockets
 
+from llm_api.api_keys import ApiKeyError
 from llm_api.limits import Limits
 from llm_api.server import log
 from llm_api.server.app import App
@@ -71,11 +72,22 @@ class Server:
             scheme = "https" if certificate else "http"
             _log.info("listening on %s://%s", scheme, _authority(host, port))
 
-    def reload_certificate(self) -> None:
-        """Show new clients the certificate that is in the files now; a bad one is not taken."""
-        assert self._certificate is not None
+    def reload(self) -> None:
+        """Read the certificate and the API keys again; of what is bad, the old stays in use."""
+        keys = self._app.gate.keys
+        if self._certificate is not None:
+            self._reload_certificate(self._certificate)
+        if keys is not None and keys.can_reload:
+            try:
+                keys.reload()
+            except ApiKeyError as error:
+                _log.error("the old API keys stay in use: %s", error)
+            else:
+                _log.info("the API keys have been read again: %d", len(keys))
+
+    def _reload_certificate(self, certificate: Certificate) -> None:
         try:
-            self._http.ssl_options = self._certificate.load()
+            self._http.ssl_options = certificate.load()
         except CertificateError as error:
             _log.error("the old certificate stays in use: %s", error)
         else:
@@ -113,13 +125,17 @@ async def _serve(
     def on_signal() -> None:
         (second if first.is_set() else first).set()
 
+    def on_hang_up() -> None:
+        server.reload()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     engine.attach(loop)
     certificate = settings.server.certificate
+    # Before anybody can know that we are here, and also where there is nothing to read: the signal
+    # would end the process.
+    loop.add_signal_handler(signal.SIGHUP, on_hang_up)
     server = Server(App(settings, engine, prompt_template, Limits()), sockets, certificate)
-    if certificate is not None:
-        loop.add_signal_handler(signal.SIGHUP, server.reload_certificate)
     await first.wait()
     _log.info("shutting down: running requests have %gs", settings.server.shutdown_timeout)
     drained = loop.create_task(server.drain(settings.server.shutdown_timeout))
