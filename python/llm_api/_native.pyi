@@ -11,6 +11,7 @@ __all__ = [
     "Prepared",
     "__version__",
     "check_stop",
+    "end_on_crash",
     "ggml_version",
     "llama_version",
 ]
@@ -52,6 +53,7 @@ class EngineInfo(TypedDict):
     backend_failures: list[str]
 
 def check_stop(patterns: list[str], literals: list[str]) -> None: ...
+def end_on_crash() -> None: ...
 
 @final
 class Prepared: ...

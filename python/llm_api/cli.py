@@ -52,10 +52,12 @@ def _run(parsed: flags.Parsed) -> int:
     settings = load_settings(parsed)
     print(settings.as_json(), flush=True)
     # Imported late: what is said above needs no inference library to load.
+    from llm_api import _native  # noqa: PLC0415
     from llm_api.engine import Engine  # noqa: PLC0415
     from llm_api.server import ServeError, log, serve  # noqa: PLC0415
 
     log.configure()
+    _native.end_on_crash()
     wanted = settings.engine
     engine = Engine(
         settings.model_path,

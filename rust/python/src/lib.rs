@@ -19,6 +19,13 @@ fn check_stop(py: Python<'_>, patterns: Vec<String>, literals: Vec<String>) -> P
         .map_err(errors::to_python)
 }
 
+/// From now on a crash of llama.cpp on a model file ends the process with a
+/// reason and exit status 1: for programs, not for libraries.
+#[pyfunction]
+fn end_on_crash() {
+    llama::end_on_crash();
+}
+
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     llama::check_version().map_err(|error| PyImportError::new_err(error.to_string()))?;
@@ -27,5 +34,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("llama_version", llama::llama_version())?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<engine::Prepared>()?;
-    module.add_function(wrap_pyfunction!(check_stop, module)?)
+    module.add_function(wrap_pyfunction!(check_stop, module)?)?;
+    module.add_function(wrap_pyfunction!(end_on_crash, module)?)
 }

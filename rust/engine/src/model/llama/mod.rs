@@ -2,11 +2,13 @@
 //! folder names it.
 //!
 //! `backend.rs` loads ggml's backends and keeps what llama.cpp logs,
-//! `weights.rs` the model file, `vocab.rs` the tokenizer, `stack.rs` what its
-//! recursion needs, `context.rs` the context with its thread pool.
+//! `weights.rs` the model file, `guard.rs` outlives a file that crashes it,
+//! `vocab.rs` is the tokenizer, `stack.rs` what its recursion needs,
+//! `context.rs` the context with its thread pool.
 
 mod backend;
 mod context;
+mod guard;
 mod stack;
 mod vocab;
 mod weights;
@@ -19,6 +21,7 @@ use crate::Error;
 use crate::model::{Loader, Model, Vocab};
 
 pub use backend::{Backends, GGML_VERSION, backends, check_version, llama_version};
+pub use guard::end_on_crash;
 
 /// GGML_MAX_N_THREADS.
 const MAX_THREADS: usize = 512;
@@ -77,6 +80,7 @@ impl LlamaLoader {
 impl Loader for LlamaLoader {
     fn load(&mut self) -> Result<Arc<dyn Vocab>, Error> {
         backend::load(&self.config.backends)?;
+        let _guard = guard::Guard::watch(&self.config.path);
         let weights = Arc::new(weights::Weights::load(&self.config)?);
         self.weights = Some(Arc::clone(&weights));
         Ok(Arc::new(vocab::LlamaVocab::new(weights)?))
@@ -84,7 +88,9 @@ impl Loader for LlamaLoader {
 
     fn with_model(&mut self, serve: &mut dyn FnMut(&mut dyn Model)) -> Result<(), Error> {
         let weights = self.weights.as_ref().ok_or(Error::Closed)?;
+        let guard = guard::Guard::watch(&self.config.path);
         let mut model = context::LlamaModel::new(Arc::clone(weights), &self.config)?;
+        drop(guard);
         serve(&mut model);
         Ok(())
     }

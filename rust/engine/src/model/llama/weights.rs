@@ -1,6 +1,6 @@
 //! A model file in memory.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -106,7 +106,33 @@ impl Weights {
         if vocab == sys::LLAMA_VOCAB_TYPE_NONE {
             return Err("the file has no vocabulary");
         }
+        if vocab == sys::LLAMA_VOCAB_TYPE_SPM && !self.has_all_bytes() {
+            return Err("its vocabulary has no tokens for some bytes");
+        }
         Ok(())
+    }
+
+    /// Whether any text can be made tokens. Where a SentencePiece vocabulary
+    /// has no token for a character it falls back to tokens for its bytes, and
+    /// llama.cpp throws if one of these is not there either.
+    fn has_all_bytes(&self) -> bool {
+        // Bytes that are part of no UTF-8 text need no token.
+        let mut missing = [true; 256];
+        for byte in [0xC0, 0xC1].into_iter().chain(0xF5..=0xFF) {
+            missing[byte] = false;
+        }
+        // SAFETY: `model` is valid, tokens are below the count, and the strings
+        // live as long as the model.
+        unsafe {
+            let vocab = sys::llama_model_get_vocab(self.as_ptr());
+            for token in 0..sys::llama_vocab_n_tokens(vocab) {
+                let text = CStr::from_ptr(sys::llama_vocab_get_text(vocab, token)).to_bytes();
+                if let Some(byte) = byte_of(text) {
+                    missing[usize::from(byte)] = false;
+                }
+            }
+        }
+        !missing.contains(&true)
     }
 
     /// A value of the GGUF's metadata as text; none for arrays.
@@ -164,6 +190,21 @@ impl Weights {
     pub(super) fn as_ptr(&self) -> *mut sys::llama_model {
         self.model.as_ptr()
     }
+}
+
+/// The byte that the token "<0x0A>", or a token of that single byte, is for.
+fn byte_of(text: &[u8]) -> Option<u8> {
+    match text {
+        [byte] => Some(*byte),
+        [b'<', b'0', b'x', high, low, b'>'] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    }
+}
+
+/// A hexadecimal digit, in upper case as llama.cpp looks for it.
+fn digit(text: u8) -> Option<u8> {
+    let digit = char::from(text).to_digit(16)? as u8;
+    (!text.is_ascii_lowercase()).then_some(digit)
 }
 
 /// Looks at what can be said about a file better than llama.cpp says it;
