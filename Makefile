@@ -29,7 +29,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo-model run test test-rust test-python check fmt docs wheel wheel-test \
-	vendor licenses replay-samplers replay-templates bench bench-kernels clean
+	vendor licenses replay-samplers replay-templates bench bench-kernels bench-sampler clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,10 @@ bench-kernels: build demo-model ## time llama.cpp's CPU kernels and ours in turn
 	LLM_API_BACKENDS="$(CURDIR)/python/llm_api/backends" \
 	LD_LIBRARY_PATH="$(CURDIR)/python/llm_api/lib" $(CARGO_TARGET_DIR)/release/examples/speed \
 	$(or $(MODELS),$$($(BIN)/python -m llm_api.models $(DEMO_MODEL)))
+
+bench-sampler: build ## time llama.cpp's default chain of samplers and ours in turns
+	$(CARGO) build -q $(RELEASE) --workspace --examples $(VENDORED)
+	LD_LIBRARY_PATH="$(CURDIR)/python/llm_api/lib" $(CARGO_TARGET_DIR)/release/examples/sampler_speed
 
 bench: ## criterion benches that need no model
 	cargo bench --manifest-path benches/Cargo.toml

@@ -9,6 +9,11 @@ use crate::model::Token;
 const FIRST_SORTED: usize = 64;
 const MORE_SORTED: usize = 8;
 
+/// Groups of logits, for each token to select, from whose maxima the selection
+/// takes its threshold. With four, it meets about one and a half times as many
+/// tokens as it selects.
+const GROUPS: usize = 4;
+
 /// A token that may still be picked.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
@@ -54,6 +59,10 @@ pub struct Candidates {
     /// the first of it: the others come after all of these, and nobody will
     /// look at them.
     partition: Option<f64>,
+    /// Maxima of blocks of logits, and of groups of blocks; kept to be used
+    /// again.
+    maxima: Vec<f32>,
+    group_maxima: Vec<f32>,
 }
 
 impl Candidates {
@@ -216,8 +225,11 @@ impl Candidates {
     fn select_top(&mut self, logits: &Logits, k: usize) {
         // Room to collect in before the worst are thrown out again.
         let full = k + k.max(FIRST_SORTED);
-        let mut threshold = f32::NEG_INFINITY;
-        logits.scan_above(threshold, |id, logit| {
+        let mut maxima = std::mem::take(&mut self.maxima);
+        logits.block_maxima(&mut maxima);
+        // The k-th itself passes.
+        let mut threshold = self.kth_maximum(&maxima, k).next_down();
+        logits.scan_blocks_above(&maxima, threshold, |id, logit| {
             self.items.push(Candidate::new(id, logit));
             if self.items.len() == full {
                 self.keep_best(k);
@@ -226,11 +238,27 @@ impl Candidates {
             }
             threshold
         });
+        self.maxima = maxima;
         if self.items.len() > k {
             self.keep_best(k);
         } else if self.items.len() < k {
             self.fill_up(logits, k);
         }
+    }
+
+    /// The `k`-th highest maximum of groups of blocks: at least `k` logits are
+    /// as high. Minus infinity if there are fewer groups.
+    fn kth_maximum(&mut self, maxima: &[f32], k: usize) -> f32 {
+        let blocks = (maxima.len() / k.saturating_mul(GROUPS)).max(1);
+        let groups = maxima.chunks(blocks);
+        if groups.len() < k {
+            return f32::NEG_INFINITY;
+        }
+        self.group_maxima.clear();
+        self.group_maxima
+            .extend(groups.map(|group| group.iter().copied().fold(f32::NEG_INFINITY, f32::max)));
+        let falling = |a: &f32, b: &f32| b.total_cmp(a);
+        *self.group_maxima.select_nth_unstable_by(k - 1, falling).1
     }
 
     fn keep_best(&mut self, k: usize) {

@@ -62,6 +62,41 @@ impl<'a> Logits<'a> {
         });
     }
 
+    /// Sets `maxima` to the highest logit of every block; minus infinity for a
+    /// block that has none above that.
+    pub fn block_maxima(&self, maxima: &mut Vec<f32>) {
+        maxima.clear();
+        self.for_each_block(|_, block| maxima.push(block_max(block)));
+    }
+
+    /// The same as [`Self::scan_above`], for whoever has the `maxima` of
+    /// [`Self::block_maxima`]: looks into those blocks only that have a logit
+    /// above the threshold.
+    pub fn scan_blocks_above(
+        &self,
+        maxima: &[f32],
+        mut threshold: f32,
+        mut take: impl FnMut(Token, f32) -> f32,
+    ) {
+        let mut replaced = self.replaced;
+        let mut patched = [f32::NEG_INFINITY; BLOCK];
+        for (index, &max) in maxima.iter().enumerate() {
+            if max > threshold {
+                let first = index * BLOCK;
+                let raw = &self.raw[first..self.raw.len().min(first + BLOCK)];
+                patched[..raw.len()].copy_from_slice(raw);
+                patched[raw.len()..].fill(f32::NEG_INFINITY);
+                let passed = replaced.partition_point(|&(id, _)| (id as usize) < first);
+                replaced = patch(&mut patched, first, &replaced[passed..]);
+                for (id, &logit) in (first as Token..).zip(&patched) {
+                    if logit > threshold {
+                        threshold = take(id, logit);
+                    }
+                }
+            }
+        }
+    }
+
     /// Calls `take` with every token, by rising id.
     pub fn for_each(&self, mut take: impl FnMut(Token, f32)) {
         self.for_each_block(|first, block| {
@@ -142,6 +177,18 @@ fn any_above<const N: usize>(logits: &[f32; N], threshold: f32) -> bool {
     logits
         .iter()
         .fold(false, |any, &logit| any | (logit > threshold))
+}
+
+/// The highest logit of a block. NaNs are above nothing.
+fn block_max(block: &[f32; BLOCK]) -> f32 {
+    let higher = |a: f32, b: f32| if a > b { a } else { b };
+    let mut maxima = [f32::NEG_INFINITY; LANES];
+    for logits in block.as_chunks::<LANES>().0 {
+        for (max, &logit) in maxima.iter_mut().zip(logits) {
+            *max = higher(logit, *max);
+        }
+    }
+    maxima.into_iter().fold(f32::NEG_INFINITY, higher)
 }
 
 /// The sum of `2^(scale * (logit - max))` over the logits of a block that are

@@ -7,8 +7,9 @@
 //!
 //! A token costs about one read of the logits. The vocabulary is never copied
 //! or sorted for the usual parameters: penalties and bans replace a few values
-//! behind a view ([`logits::Logits`]), candidates are collected by a scan in
-//! blocks against a threshold, and a softmax is computed over those only.
+//! behind a view ([`logits::Logits`]), the maxima of blocks say which of them
+//! are worth a second look and from what logit on, and a softmax is computed
+//! over the candidates found there only.
 
 pub mod candidates;
 pub mod chain;
