@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_api import flags
-from llm_api.config import Address, ConfigError, load_settings, parse_address
+from llm_api.address import Address, UnixAddress, parse_address
+from llm_api.config import ConfigError, load_settings
 from llm_api.options import DEFAULTS, OPTIONS, Scope
 
 FLAGS = [option.flag for option in OPTIONS]
@@ -44,6 +45,7 @@ def test_the_contracts_defaults():
     assert effective == {
         "model": "model.gguf",
         "addr": "localhost:8080",
+        "socketMode": "0600",
         "context": 512,
         "pool": 2048,
         "parallel": 4,
@@ -277,10 +279,13 @@ def test_bad_templates(source, tmp_path):
         ("127.0.0.1:0", Address("127.0.0.1", 0)),
         ("[::1]:8080", Address("::1", 8080)),
         ("[fe80::1%eth0]:65535", Address("fe80::1%eth0", 65535)),
+        ("unix:/run/llm-api.sock", UnixAddress("/run/llm-api.sock", 0o600)),
+        ("unix:a:80", UnixAddress("a:80", 0o600)),
+        ("unix:" + "ä" * 53 + "x", UnixAddress("ä" * 53 + "x", 0o600)),
     ],
 )
 def test_addresses(text, address):
-    assert parse_address(text) == address
+    assert parse_address(text, 0o600) == address
 
 
 @pytest.mark.parametrize(
@@ -288,6 +293,23 @@ def test_addresses(text, address):
 )
 def test_bad_addresses(text):
     assert refusal("-addr", text).startswith(f'addr "{text}": ')
+
+
+@pytest.mark.parametrize("path", ["", "x" * 108, "ä" * 54])
+def test_paths_that_no_unix_socket_can_have(path):
+    assert refusal("-addr", f"unix:{path}").startswith(f'addr "unix:{path}": ')
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("0600", 0o600), ("660", 0o660), ("0", 0), ("0o777", 0o777)]
+)
+def test_socket_modes(text, mode):
+    assert settings("-addr", "unix:x", "-socket-mode", text).server.address.mode == mode
+
+
+@pytest.mark.parametrize("text", ["", "0800", "rw", "-1", "01000", "0x1ff", "06 0", "0o", "٣"])
+def test_bad_socket_modes(text):
+    assert refusal("-socket-mode", text).startswith(f'socket-mode "{text}": ')
 
 
 # --- anything ---

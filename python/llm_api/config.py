@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
 
 from llm_api import flags
+from llm_api.address import Address, AddressError, UnixAddress, parse_address, parse_mode
 from llm_api.api_keys import ApiKeyError, ApiKeys
 from llm_api.errors import StopPatternError
 from llm_api.models import ModelNameError, resolve_model
@@ -35,19 +36,10 @@ MODEL_TEMPLATE: Final = "gguf"
 
 _TEMPLATES: Final = ("prompt-template", "prompt-template-file", "prompt-template-type")
 _CONFIG_KEYS: Final = {option.field: option for option in OPTIONS if option.in_config_file}
-_PORT_MAX = 65_535
 
 
 class ConfigError(Exception):
     """The program cannot start this way; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to serve. An empty host stands for all interfaces, port 0 for any free one."""
-
-    host: str
-    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +61,7 @@ class EngineSettings:
 class ServerSettings:
     """What the server is made with; times are seconds."""
 
-    address: Address
+    address: Address | UnixAddress
     shutdown_timeout: float
     log_prompts: bool
     certificate: Certificate | None = None
@@ -121,7 +113,7 @@ def load_settings(parsed: flags.Parsed) -> Settings:
         model=model,
         model_path=model_path,
         server=ServerSettings(
-            address=parse_address(values["addr"]),
+            address=_address(values["addr"], values["socket-mode"]),
             shutdown_timeout=values["shutdown-timeout"],
             log_prompts=values["log-prompts"],
             certificate=_certificate(values["tls-cert"], values["tls-key"]),
@@ -136,17 +128,6 @@ def load_settings(parsed: flags.Parsed) -> Settings:
             if option.scope is not Scope.COMMAND
         },
     )
-
-
-def parse_address(text: str) -> Address:
-    """Read ``host:port``, ``:port`` or ``[::1]:port``. Raises ConfigError."""
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or (":" in host and not bracketed):
-        raise ConfigError(f"addr {quote(text)}: must be host:port, [IPv6 address]:port or :port")
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= _PORT_MAX):
-        raise ConfigError(f"addr {quote(text)}: the port must be a number from 0 to {_PORT_MAX}")
-    return Address(host[1:-1] if bracketed else host, int(port))
 
 
 def _model(arguments: tuple[str, ...]) -> tuple[str, Path]:
@@ -219,6 +200,17 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number in JSON")
+
+
+def _address(text: str, mode: str) -> Address | UnixAddress:
+    try:
+        socket_mode = parse_mode(mode)
+    except AddressError as error:
+        raise ConfigError(f"socket-mode {quote(mode)}: {error}") from None
+    try:
+        return parse_address(text, socket_mode)
+    except AddressError as error:
+        raise ConfigError(f"addr {quote(text)}: {error}") from None
 
 
 def _certificate(path: str, key_path: str) -> Certificate | None:

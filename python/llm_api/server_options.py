@@ -24,7 +24,14 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         name="addr",
         type=str,
         default="localhost:8080",
-        help="address to serve on: host:port, or :port for all interfaces; port 0 takes a free one",
+        help="address to serve on: host:port, :port for all interfaces, or unix:path; "
+        "port 0 takes a free one",
+    ),
+    _server(
+        name="socket-mode",
+        type=str,
+        default="0600",
+        help="mode of the file of a Unix socket, in octal digits; 0660 lets its group in",
     ),
     _server(
         name="context",

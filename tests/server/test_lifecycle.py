@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from llm_api.config import Address
+from llm_api.address import Address
 from llm_api.server import ServeError
-from llm_api.server.lifecycle import bind
+from llm_api.server.listening import bind
 
-from ..support.raw import Raw
+from ..support.raw import Place, Raw
 from ..support.scripted import SECONDS
 from ..support.serving import Served
 
@@ -29,7 +29,8 @@ class Process:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.log: list[str] = []
-        self.port = int(self.read_log(r"listening on https?://127\.0\.0\.1:(\d+)")[1])
+        place = self.read_log(r"listening on (?:https?://127\.0\.0\.1:|unix:)(\S+)")[1]
+        self.port: Place = int(place) if place.isdigit() else place
 
     def read_log(self, pattern: str) -> re.Match[str]:
         """Read the log up to a line that has the pattern."""
@@ -57,8 +58,9 @@ def process(
     shutdown_timeout: float = 30,
     certificate: tuple[Path, Path] | None = None,
     api_key_file: Path | None = None,
+    address: str = "127.0.0.1:0",
 ) -> Iterator[Process]:
-    settings: dict[str, object] = {"shutdown_timeout": shutdown_timeout}
+    settings: dict[str, object] = {"shutdown_timeout": shutdown_timeout, "address": address}
     if certificate is not None:
         settings["certificate"] = [str(path) for path in certificate]
     if api_key_file is not None:

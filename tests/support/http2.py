@@ -19,7 +19,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from hyperframe.frame import Frame, GoAwayFrame, PingFrame
 
-from .scripted import SECONDS
+from .raw import Place, connect
 
 
 @dataclass
@@ -46,9 +46,9 @@ class Http2Client:
     """One connection. Windows are opened as data comes, unless `takes_data` is off."""
 
     def __init__(
-        self, port: int, *, context: ssl.SSLContext | None = None, window: int | None = None
+        self, place: Place, *, context: ssl.SSLContext | None = None, window: int | None = None
     ) -> None:
-        self.socket: socket.socket = socket.create_connection(("127.0.0.1", port), SECONDS)
+        self.socket: socket.socket = connect(place)
         if context is not None:
             self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
         self.h2 = H2Connection(

@@ -10,10 +10,11 @@ import asyncio
 import json
 import sys
 
-from llm_api.config import Address
+from llm_api.address import Address
 from llm_api.limits import Limits
 from llm_api.server.app import App
-from llm_api.server.lifecycle import Server, bind
+from llm_api.server.lifecycle import Server
+from llm_api.server.listening import bind
 
 from .scripted import ScriptedEngine
 from .serving import PlainTemplate, make_settings

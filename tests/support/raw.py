@@ -10,6 +10,24 @@ from urllib.parse import urlencode
 
 from .scripted import SECONDS
 
+Place = int | str
+"""A port of 127.0.0.1, or the path of a Unix socket."""
+
+
+def connect(place: Place, receive_buffer: int | None = None) -> socket.socket:
+    """Connect, or close what could not be."""
+    is_unix = isinstance(place, str)
+    client = socket.socket(socket.AF_UNIX if is_unix else socket.AF_INET)
+    if receive_buffer is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.settimeout(SECONDS)
+    try:
+        client.connect(place if is_unix else ("127.0.0.1", place))
+    except OSError:
+        client.close()
+        raise
+    return client
+
 
 @dataclass
 class Response:
@@ -27,16 +45,8 @@ class Response:
 class Raw:
     """One connection to the server."""
 
-    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
-        self.socket = socket.socket()
-        if receive_buffer is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(SECONDS)
-        try:
-            self.socket.connect(("127.0.0.1", port))
-        except OSError:
-            self.socket.close()
-            raise
+    def __init__(self, place: Place, receive_buffer: int | None = None) -> None:
+        self.socket = connect(place, receive_buffer)
         self._buffer = b""
 
     def __enter__(self) -> Self:

@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 
+from llm_api.address import parse_address
 from llm_api.api_keys import ApiKeys
 from llm_api.server import serve
 from llm_api.tls import Certificate
@@ -32,6 +33,7 @@ def main() -> int:
     paths, key_file = wanted.get("certificate"), wanted.get("api_key_file")
     settings = make_settings(
         shutdown_timeout=wanted["shutdown_timeout"],
+        address=parse_address(wanted["address"], 0o600),
         certificate=Certificate(*paths) if paths else None,
         api_keys=ApiKeys(path=key_file) if key_file else None,
     )

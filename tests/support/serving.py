@@ -8,14 +8,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from llm_api.address import Address, UnixAddress
 from llm_api.api_keys import ApiKeys
-from llm_api.config import Address, ChatSettings, EngineSettings, ServerSettings, Settings
+from llm_api.config import ChatSettings, EngineSettings, ServerSettings, Settings
 from llm_api.conversation import Conversation
 from llm_api.limits import Limits
 from llm_api.options import DEFAULTS
 from llm_api.prompt import Prompt, Span, with_reply_prefix
 from llm_api.server.app import App
-from llm_api.server.lifecycle import Server, bind
+from llm_api.server.lifecycle import Server
+from llm_api.server.listening import bind
 from llm_api.tls import Certificate
 
 from .scripted import SECONDS
@@ -41,12 +43,13 @@ def make_settings(
     shutdown_timeout: float = 30.0,
     certificate: Certificate | None = None,
     api_keys: ApiKeys | None = None,
+    address: Address | UnixAddress | None = None,
 ) -> Settings:
     return Settings(
         model="scripted",
         model_path=Path("scripted"),
         server=ServerSettings(
-            address=Address("127.0.0.1", 0),
+            address=address or Address("127.0.0.1", 0),
             shutdown_timeout=shutdown_timeout,
             log_prompts=log_prompts,
             certificate=certificate,
@@ -81,7 +84,9 @@ class Served:
     ) -> None:
         self.engine = engine
         self._sockets = bind(settings.server.address)
-        self.port: int = self._sockets[0].getsockname()[1]
+        name = self._sockets[0].getsockname()
+        self.port: Any = name if isinstance(name, str) else name[1]
+        """Or the path of a Unix socket."""
         self.server: Server
         self.app: App
         self._make = (settings, engine, template, limits)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from llm_api.limits import Limits
 
+_NO_IP: Final = "0.0.0.0"
+"""What Tornado takes for the address of the other end of a Unix socket."""
 _HARD_HEADER_FACTOR: Final = 8
 _NO_LIMIT: Final = 1 << 62
 _GOODBYE_SECONDS: Final = 1.0
@@ -108,8 +110,9 @@ class LimitedHTTPServer(HTTPServer):
             _explain_bare_400(stream)
             super().handle_stream(stream, address)
             return
-        remote_ip = str(address[0]) if address else ""  # a Unix socket has none
-        context = Context(remote_ip, "https" if is_secure else "http")
+        family = stream.socket.family
+        remote_ip = _NO_IP if family == socket.AF_UNIX else str(address[0])
+        context = Context(remote_ip, "https" if is_secure else "http", family)
         connection = Http2Connection(stream, context, self, self._limits, self._turns)
         self._http2.add(connection)
         try:

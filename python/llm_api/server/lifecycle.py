@@ -8,19 +8,19 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Final
 
-from tornado.netutil import bind_sockets
-
 from llm_api.api_keys import ApiKeyError
 from llm_api.limits import Limits
 from llm_api.server import log
 from llm_api.server.app import App
 from llm_api.server.connections import LimitedHTTPServer
+from llm_api.server.listening import bind, describe
 from llm_api.tls import CertificateError
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
-    from llm_api.config import Address, Settings
+    from llm_api.config import Settings
     from llm_api.server.stream import Engine
     from llm_api.templates import PromptTemplate
     from llm_api.tls import Certificate
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("llm_api.server")
 
 _LAST_ENDS_SECONDS: Final = 5.0
-
-
-class ServeError(Exception):
-    """The address cannot be served on; the text says why."""
 
 
 def serve(settings: Settings, engine: Engine, prompt_template: PromptTemplate | None) -> int:
@@ -42,25 +38,18 @@ def serve(settings: Settings, engine: Engine, prompt_template: PromptTemplate | 
     """
     log.configure()
     sockets = bind(settings.server.address)
-    return asyncio.run(_serve(settings, engine, prompt_template, sockets))
-
-
-def bind(address: Address) -> list[socket.socket]:
-    """Open the listening sockets of an address. Raises ServeError."""
     try:
-        return bind_sockets(address.port, address.host)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ServeError(
-            f"cannot serve on {_authority(address.host, address.port)}: {reason}"
-        ) from error
+        return asyncio.run(_serve(settings, engine, prompt_template, sockets))
+    finally:
+        for listening in sockets:
+            listening.close()
 
 
 class Server:
     """One app on its listening sockets. Made and used on the thread of the event loop."""
 
     def __init__(
-        self, app: App, sockets: list[socket.socket], certificate: Certificate | None = None
+        self, app: App, sockets: Sequence[socket.socket], certificate: Certificate | None = None
     ) -> None:
         self._app = app
         self._certificate = certificate
@@ -68,9 +57,7 @@ class Server:
         self._http = LimitedHTTPServer(app, limits=app.limits, ssl_options=context)
         self._http.add_sockets(sockets)
         for listening in sockets:
-            host, port = listening.getsockname()[:2]
-            scheme = "https" if certificate else "http"
-            _log.info("listening on %s://%s", scheme, _authority(host, port))
+            _log.info("listening on %s", describe(listening, is_secure=certificate is not None))
 
     def reload(self) -> None:
         """Read the certificate and the API keys again; of what is bad, the old stays in use."""
@@ -117,7 +104,7 @@ async def _serve(
     settings: Settings,
     engine: Engine,
     prompt_template: PromptTemplate | None,
-    sockets: list[socket.socket],
+    sockets: Sequence[socket.socket],
 ) -> int:
     loop = asyncio.get_running_loop()
     first, second = asyncio.Event(), asyncio.Event()
@@ -145,7 +132,3 @@ async def _serve(
     hurried.cancel()
     await server.close()
     return 1 if second.is_set() else 0
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

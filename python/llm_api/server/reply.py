@@ -58,6 +58,15 @@ class Reply:
         self._request_id = request_id
         self._limits = limits
 
+    @property
+    def must_be_whole(self) -> bool:
+        """Whether the reply can only be sent whole, by `send`, not as a stream.
+
+        A stream on HTTP/1.0 ends with its connection. If it breaks, the connection is reset, and
+        a Unix socket cannot be: its reader would take the part for the whole.
+        """
+        return self._version == "HTTP/1.0" and wire.is_unix(self.connection)
+
     def on_reader_gone(self, callback: Callable[[], None]) -> None:
         """Call back when the connection closes before the reply has ended."""
 

@@ -128,11 +128,14 @@ class Stream:
     def _leave(self) -> None:
         """Nobody reads any more."""
         self._unsent.clear()
+        self._cancel()
+        self._make_due()
+
+    def _cancel(self) -> None:
         if self.end is None and self._request_id is not None:
             self._engine.cancel(self._request_id)
         elif self._start is not None:
             self._start.cancel()  # if it still waits for a thread
-        self._make_due()
 
     def _make_due(self) -> None:
         if not self._is_due:
@@ -142,8 +145,8 @@ class Stream:
     def _advance(self) -> None:
         self._is_due = False
         try:
-            self._send()
-            if self.end is not None and not self._unsent and not self._is_blocked:
+            is_ready = self._keep() if self._reply.must_be_whole else self._send()
+            if self.end is not None and is_ready:
                 self._conclude(self.end)
         except Exception:
             _log.exception("a reply failed")
@@ -152,7 +155,19 @@ class Stream:
             self._is_over = True
             self._on_over(self)
 
-    def _send(self) -> None:
+    def _keep(self) -> bool:
+        """Keep the text until the reply can be sent whole, up to the limit of unsent text."""
+        if len(self._unsent) > self._limits.unsent and self.end is None and self._failure is None:
+            self._failure = Refusal(
+                500,
+                f"the reply is longer than {self._limits.unsent} bytes, which on HTTP/1.0 over a "
+                "Unix socket is sent whole or not at all: ask with HTTP/1.1",
+            )
+            self._cancel()
+        return True
+
+    def _send(self) -> bool:
+        """Send what the kernel takes; tell whether that was all."""
         while self._unsent and self._reply.is_open and not self._is_blocked:
             piece = bytes(self._unsent[:_PIECE_BYTES])
             del self._unsent[:_PIECE_BYTES]
@@ -162,6 +177,7 @@ class Stream:
                 self._block(flushed)
         if len(self._unsent) > self._limits.unsent:
             self.cut()
+        return not self._unsent and not self._is_blocked
 
     def _block(self, flushed: asyncio.Future[None]) -> None:
         self._is_blocked = True
@@ -188,7 +204,7 @@ class Stream:
         else:
             refusal = self._failure or _refusal(end)
             if refusal is None:
-                reply.send(200, "")
+                reply.send(200, self._unsent.decode())
             else:
                 reply.send_refusal(refusal)
             reply.release()

@@ -24,7 +24,8 @@ def abort(connection: HTTPConnection, version: str) -> None:
     """Break a reply off so that no client can take what it has for the whole.
 
     HTTP/1.1 clients miss the last chunk. HTTP/1.0 has no mark for the end but the end of the
-    connection, so there it must not end but be reset.
+    connection, so there it must not end but be reset. A Unix socket knows no reset: there
+    `Reply.must_be_whole` sees to it that nothing is sent that might have to be broken off.
     """
     if not isinstance(connection, HTTP1Connection):
         cast("SharedConnection", connection).abort()
@@ -34,6 +35,15 @@ def abort(connection: HTTPConnection, version: str) -> None:
         with contextlib.suppress(OSError):
             stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     connection.close()
+
+
+def is_unix(connection: HTTPConnection) -> bool:
+    """Tell whether a connection came over a Unix socket, from this very machine.
+
+    Its other end has no IP address, and its file says by its mode who may connect.
+    """
+    # Tornado's connections and ours have a context, though their base class has none.
+    return bool(connection.context.address_family == socket.AF_UNIX)  # type: ignore[attr-defined]
 
 
 def is_closed(connection: HTTPConnection) -> bool:

@@ -37,6 +37,7 @@ class Context:
 
     remote_ip: str
     protocol: str
+    address_family: int
 
 
 class Sender(Protocol):
