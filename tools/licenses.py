@@ -1,4 +1,4 @@
-"""Writes the notices of all third-party code that is linked into the package.
+"""Writes our licence and those of all third-party code that is linked into the package.
 
 python tools/licenses.py [--check]
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-OUTPUT = ROOT / "python" / "llm_api" / "licenses" / "THIRD-PARTY.txt"
+OUTPUT = ROOT / "python" / "llm_api" / "licenses" / "LICENSES.txt"
 ROOT_CRATE = "llm-api-python"
 LLAMA_CRATE = "llama-cpp-sys-2"
 # Of a choice of licences that has MIT in it, MIT is the one we take.
@@ -94,7 +94,8 @@ def llama_notices(package: Json) -> list[str]:
 def notices() -> str:
     """The whole file."""
     crates = linked_crates(metadata())
-    sections = ["Third-party code inside this package, with its licences."]
+    ours = (ROOT / "LICENSE").read_text(encoding="utf-8").strip()
+    sections = [ours, "Third-party code inside this package, with its licences."]
     for package in crates:
         if package["name"] == LLAMA_CRATE:
             sections += llama_notices(package)
