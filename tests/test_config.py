@@ -59,6 +59,8 @@ def test_the_contracts_defaults():
         "tlsKey": "",
         "apiKey": [],
         "apiKeyFile": "",
+        "allowedHosts": [],
+        "corsOrigins": [],
         "logPrompts": False,
         "tokens": 0,
         "maxTime": 0,

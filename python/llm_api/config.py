@@ -10,7 +10,7 @@ relative to the working directory, those in the file as well.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
@@ -21,6 +21,7 @@ from llm_api.api_keys import ApiKeyError, ApiKeys
 from llm_api.errors import StopPatternError
 from llm_api.models import ModelNameError, resolve_model
 from llm_api.options import GENERATION, OPTIONS, Option, OptionError, Scope, Value, unknown
+from llm_api.origins import parse_hosts, parse_origins
 from llm_api.strconv import quote
 from llm_api.templates import (
     BUILTIN_NAMES,
@@ -66,6 +67,8 @@ class ServerSettings:
     log_prompts: bool
     certificate: Certificate | None = None
     api_keys: ApiKeys | None = None
+    allowed_hosts: frozenset[str] = frozenset()
+    cors_origins: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,8 @@ def load_settings(parsed: flags.Parsed) -> Settings:
             log_prompts=values["log-prompts"],
             certificate=_certificate(values["tls-cert"], values["tls-key"]),
             api_keys=_api_keys(values["api-key"], values["api-key-file"]),
+            allowed_hosts=_names("allowed-hosts", parse_hosts, values),
+            cors_origins=_names("cors-origins", parse_origins, values),
         ),
         engine=engine,
         chat=_chat(values),
@@ -231,6 +236,15 @@ def _api_keys(keys: tuple[str, ...], path: str) -> ApiKeys | None:
         return ApiKeys(keys, path) if keys or path else None
     except ApiKeyError as error:
         raise ConfigError(str(error)) from error
+
+
+def _names(
+    flag: str, parse: Callable[[Iterable[str]], frozenset[str]], values: _Values
+) -> frozenset[str]:
+    try:
+        return parse(values[flag])
+    except ValueError as error:
+        raise ConfigError(f"{flag}: {error}") from None
 
 
 def _engine(values: _Values) -> EngineSettings:

@@ -148,6 +148,22 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         help="path of a file with such keys, one a line; # begins a comment; SIGHUP reads it again",
     ),
     _server(
+        name="allowed-hosts",
+        type=str,
+        default=(),
+        repeated=True,
+        help="host names, with commas between, that clients may use for this server beside "
+        "localhost; without any, an address that others can reach is served under all names",
+    ),
+    _server(
+        name="cors-origins",
+        type=str,
+        default=(),
+        repeated=True,
+        help="origins, with commas between, whose web pages may use this server, "
+        "as https://example.com",
+    ),
+    _server(
         name="log-prompts",
         type=bool,
         default=False,

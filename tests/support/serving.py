@@ -24,6 +24,9 @@ from .scripted import SECONDS
 
 T = TypeVar("T")
 
+HOSTS = frozenset({"test", "x", "a"})
+"""The names that the clients of these tests use for the server."""
+
 
 class PlainTemplate:
     """Renders a conversation so that a test can read it back: ``system|user|assistant|user``."""
@@ -44,6 +47,8 @@ def make_settings(
     certificate: Certificate | None = None,
     api_keys: ApiKeys | None = None,
     address: Address | UnixAddress | None = None,
+    allowed_hosts: frozenset[str] = HOSTS,
+    cors_origins: frozenset[str] = frozenset(),
 ) -> Settings:
     return Settings(
         model="scripted",
@@ -54,6 +59,8 @@ def make_settings(
             log_prompts=log_prompts,
             certificate=certificate,
             api_keys=api_keys,
+            allowed_hosts=allowed_hosts,
+            cors_origins=cors_origins,
         ),
         engine=EngineSettings(
             context=512,

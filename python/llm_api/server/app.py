@@ -41,7 +41,7 @@ class App(HTTPServerConnectionDelegate):
         limits: Limits,
     ) -> None:
         self.limits = limits
-        self.gate = Gate(settings.server.api_keys)
+        self.gate = Gate(settings.server)
         self.ledger = Ledger()
         self.is_closing = False
         """No request is served any more."""

@@ -158,6 +158,7 @@ class Exchange(HTTPMessageDelegate):
             )
         except HTTPInputError as error:
             raise Refusal(400, f"not a valid request: {error}") from error
+        self._reply.headers.update(self._app.gate.check_page(self._request))
         self._endpoint = endpoint = self._app.route(self._request.path)
         self._record.endpoint = endpoint.name
         if not endpoint.is_public:

@@ -55,6 +55,7 @@ class Server:
         self._certificate = certificate
         context = certificate.load() if certificate else None
         self._http = LimitedHTTPServer(app, limits=app.limits, ssl_options=context)
+        app.gate.listen_on(sockets)
         self._http.add_sockets(sockets)
         for listening in sockets:
             _log.info("listening on %s", describe(listening, is_secure=certificate is not None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from http import HTTPStatus
 from http.client import responses
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ class Reply:
         limits: Limits,
     ) -> None:
         self.connection = connection
+        self.headers: dict[str, str] = {}
+        """What every reply to this request says beside the usual."""
         self.status: int | None = None
         """The status, once it is sent."""
         self.is_open = True
@@ -90,7 +93,8 @@ class Reply:
             return
         body = text.encode()
         head = self._head(content_type)
-        head["Content-Length"] = str(len(body))
+        if status != HTTPStatus.NO_CONTENT:
+            head["Content-Length"] = str(len(body))
         for name, value in (headers or {}).items():
             head[name] = value
         flushed = self._write_head(status, head, b"" if self._is_head else body)
@@ -103,7 +107,7 @@ class Reply:
     def send_refusal(self, refusal: Refusal) -> None:
         """Write a refusal as one line of text, though parsers may have spread it over several."""
         line = " ".join(refusal.text.split())
-        self.send(refusal.status, f"{line}\n", headers=refusal.headers)
+        self.send(refusal.status, f"{line}\n" if line else "", headers=refusal.headers)
 
     def release(self) -> None:
         """End what `send` has written; the connection is free for its next request.
@@ -156,6 +160,7 @@ class Reply:
                 "Cache-Control": "no-store",
                 "X-Accel-Buffering": "no",
                 "X-Content-Type-Options": "nosniff",
+                **self.headers,
             }
         )
 
