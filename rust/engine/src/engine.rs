@@ -7,6 +7,7 @@
 mod inbox;
 mod outbox;
 mod reply;
+mod share;
 mod thread;
 mod worker;
 

@@ -6,12 +6,17 @@ use std::time::Instant;
 
 use super::inbox::Mail;
 use super::reply::{Next, Reply};
+use super::share::share;
 use super::{Shared, Stats, lock};
 use crate::Error;
 use crate::model::{DecodeError, Model, Row, SeqId, Token, Vocab};
 use crate::request::{Event, EventKind, FinishReason, RequestId};
 use crate::sampler::Scratch;
 use crate::scheduler::{Limits, Plan, Relief, Scheduler};
+
+/// Logits that a thread must have to look at for its start to pay: a tenth of
+/// a millisecond of work or so.
+const LOGITS_A_THREAD: usize = 1 << 19;
 
 /// What the engine thread knows of its requests. It outlives the model's
 /// context: after a panic it is what remains.
@@ -26,7 +31,8 @@ pub(super) struct Worker {
     events: Vec<Event>,
     /// The batch; kept to be used again.
     rows: Vec<Row>,
-    scratch: Scratch,
+    /// One for each thread that samples.
+    scratches: Vec<Scratch>,
     stats: Stats,
 }
 
@@ -40,7 +46,7 @@ impl Worker {
             replies: BTreeMap::new(),
             events: Vec::new(),
             rows: Vec::new(),
-            scratch: Scratch::default(),
+            scratches: Vec::new(),
             stats: Stats {
                 cells_total: limits.cells,
                 ..Stats::default()
@@ -157,18 +163,26 @@ impl Worker {
         }
     }
 
-    /// Samples a token for every reply that has logits. The draws share
-    /// nothing but the scratch memory.
+    /// Samples a token for every reply that has logits. The draws share nothing
+    /// but scratch memory, so that it does not matter which thread does which.
     fn sample(&mut self, model: &dyn Model, plan: &Plan) -> Vec<(RequestId, Token)> {
         // Both are in order of arrival.
         let mut rows = plan.samples().peekable();
         let draws = self.replies.iter_mut().filter_map(|(&id, reply)| {
             let (_, row) = rows.next_if(|&(owner, _)| owner == id)?;
-            Some((id, reply, model.logits(row)))
+            Some((id, reply, model.logits(row), Token::default()))
         });
-        draws
-            .map(|(id, reply, logits)| (id, reply.sample(logits, &mut self.scratch)))
-            .collect()
+        let mut draws: Vec<_> = draws.collect();
+        let logits = draws.len() * self.vocab.n_tokens();
+        let threads = (logits / LOGITS_A_THREAD).clamp(1, model.info().threads);
+        self.scratches.resize_with(threads, Scratch::default);
+        share(
+            &mut draws,
+            &mut self.scratches,
+            |(_, reply, logits, token), scratch| *token = reply.sample(logits, scratch),
+        );
+        let tokens = draws.into_iter().map(|(id, _, _, token)| (id, token));
+        tokens.collect()
     }
 
     /// Turns tokens into text, and decides what follows from each.

@@ -35,6 +35,7 @@ impl FakeLoader {
         let info = ModelInfo {
             description: format!("scripted model: {:?}", spec.script),
             kernels: Kernels::Off,
+            threads: 1,
             cells,
             sequences,
             batch: spec.batch,

@@ -70,6 +70,8 @@ pub struct ModelInfo {
     pub description: String,
     /// Our own kernels.
     pub kernels: Kernels,
+    /// Threads that compute, at least 1; between decodes they are idle.
+    pub threads: usize,
     /// Cells of the pool shared by all sequences.
     pub cells: usize,
     /// Sequences that can be decoded at once.

@@ -58,6 +58,7 @@ impl LlamaModel {
             info: ModelInfo {
                 description: weights.description(),
                 kernels: weights.kernels().clone(),
+                threads: config.threads() as usize,
                 cells: cells as usize,
                 sequences: config.sequences as usize,
                 batch: BATCH as usize,
