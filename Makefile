@@ -29,7 +29,8 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo-model run test test-rust test-python check fmt docs wheel wheel-test \
-	vendor licenses replay-samplers replay-templates bench bench-kernels bench-sampler clean
+	vendor licenses replay-samplers replay-templates bench bench-kernels bench-sampler \
+	kernels-asan clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +73,11 @@ test-rust: build demo-model
 
 test-python: build demo-model $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The stable compiler has the sanitizer too, behind a flag of the nightly one.
+kernels-asan: ## the kernels' tests under AddressSanitizer
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test $(RELEASE) -p llm-kernels $(PURE) \
+	$(VENDORED) --target x86_64-unknown-linux-gnu --target-dir $(CARGO_TARGET_DIR)/asan
 
 check: build $(VENV)/.dev ## rustfmt, clippy, ruff, mypy, stub against module, docs against code
 	cargo fmt --all --check

@@ -34,6 +34,7 @@ fn main() {
 fn file_type(name: &str) -> sys::llama_ftype {
     match name {
         "F32" => sys::LLAMA_FTYPE_ALL_F32,
+        "BF16" => sys::LLAMA_FTYPE_MOSTLY_BF16,
         "F16" => sys::LLAMA_FTYPE_MOSTLY_F16,
         "Q4_0" => sys::LLAMA_FTYPE_MOSTLY_Q4_0,
         "Q4_1" => sys::LLAMA_FTYPE_MOSTLY_Q4_1,

@@ -165,21 +165,26 @@ impl ActivationBlock {
     }
 }
 
-/// Scale and its inverse for values up to `largest`; zero for values whose
-/// inverse would not be finite.
+/// Scale and its inverse for values up to `largest`, which is given in bits:
+/// as integers, what is not a number is the largest of all. Zero for values
+/// whose inverse would not be finite; where a value is not, the scale is not a
+/// number, nor is then any product of the row.
 #[inline]
-fn scales(largest: f32) -> (f32, f32) {
+fn scales(largest: u32) -> (f32, f32) {
+    let largest = f32::from_bits(largest);
     if largest < 1e-35 {
         (0.0, 0.0)
-    } else {
+    } else if largest.is_finite() {
         (largest / 127.0, 127.0 / largest)
+    } else {
+        (f32::NAN, 0.0)
     }
 }
 
 #[inline]
 fn quantize(values: &[f32; BLOCK]) -> ActivationBlock {
-    let largest = values.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-    let (scale, inverse) = scales(largest);
+    let largest = values.map(|x| x.abs().to_bits()).into_iter().max();
+    let (scale, inverse) = scales(largest.unwrap_or(0));
     let codes = values.map(|x| (x * inverse).round_ties_even() as i8);
     let sum = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum();
     ActivationBlock::new(scale, codes, sum(&codes[..BLOCK / 2]), sum(&codes))
@@ -192,12 +197,16 @@ fn quantize_avx2(values: &[f32; BLOCK]) -> ActivationBlock {
     // SAFETY: i is at most 3: 8 values from 8 i on are in the block.
     let x: [__m256; 4] =
         std::array::from_fn(|i| unsafe { _mm256_loadu_ps(values.as_ptr().add(8 * i)) });
-    let abs = x.map(|x| _mm256_andnot_ps(sign, x));
-    let max = _mm256_max_ps(_mm256_max_ps(abs[0], abs[1]), _mm256_max_ps(abs[2], abs[3]));
-    let max = _mm_max_ps(_mm256_castps256_ps128(max), _mm256_extractf128_ps::<1>(max));
-    let max = _mm_max_ps(max, _mm_movehl_ps(max, max));
-    let max = _mm_max_ss(max, _mm_movehdup_ps(max));
-    let (scale, inverse) = scales(_mm_cvtss_f32(max));
+    let abs = x.map(|x| _mm256_castps_si256(_mm256_andnot_ps(sign, x)));
+    let [low, high] = [[abs[0], abs[1]], [abs[2], abs[3]]].map(|[a, b]| _mm256_max_epi32(a, b));
+    let max = _mm256_max_epi32(low, high);
+    let max = _mm_max_epi32(
+        _mm256_castsi256_si128(max),
+        _mm256_extracti128_si256::<1>(max),
+    );
+    let max = _mm_max_epi32(max, _mm_unpackhi_epi64(max, max));
+    let max = _mm_max_epi32(max, _mm_shuffle_epi32::<1>(max));
+    let (scale, inverse) = scales(_mm_cvtsi128_si32(max).cast_unsigned());
     let inverse = _mm256_set1_ps(inverse);
     let q = x.map(|x| _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));
     let halves =

@@ -6,6 +6,8 @@
 //! operation across lanes, and neither keys nor values are transposed.
 
 mod kernels;
+mod rows;
+mod strays;
 
 use std::ops::Range;
 
@@ -13,7 +15,9 @@ use super::Shape;
 use super::cells::{BLOCK, Seen};
 use super::node::{Group, Node};
 use super::simd::{LANES, Simd};
-use kernels::{AddValues, Biases, ReadQueries, Rows, Scores, Weights, Write};
+use kernels::{AddValues, Biases, ReadQueries, Scores, Weights, Write};
+use rows::Rows;
+use strays::Strays;
 
 /// Room for the keys that are computed beyond the last one.
 const PADDING: usize = 8;
@@ -190,7 +194,12 @@ impl Tile<'_> {
                 floats,
             }
             .read(simd, shape.value_type);
+            let strays = match is_biased {
+                true => Strays::take(simd, memory, dim, count),
+                false => Strays::NONE,
+            };
             self.add_values(simd, memory, count);
+            strays.add(self, memory);
         }
     }
 

@@ -3,6 +3,8 @@
 
 #![allow(dead_code)]
 
+pub mod products;
+
 use llm_kernels::matmul::WeightType;
 
 /// A small random generator (xorshift64*), so that failures can be repeated.
@@ -27,7 +29,7 @@ impl Random {
 }
 
 /// Offsets of half floats in a ggml block.
-fn halves(kind: WeightType) -> &'static [usize] {
+pub fn halves(kind: WeightType) -> &'static [usize] {
     match kind {
         WeightType::Q4_0 | WeightType::Q5_0 | WeightType::Q8_0 | WeightType::IQ4_NL => &[0],
         WeightType::Q4_1 | WeightType::Q5_1 | WeightType::Q4_K | WeightType::Q5_K => &[0, 2],

@@ -6,8 +6,6 @@
 )]
 
 use super::{COLUMN, Memory, PADDING, Tile};
-use crate::attention::CacheType;
-use crate::attention::cache::{F16Row, Q8Row, Row};
 use crate::attention::cells::BLOCK;
 use crate::attention::math::{exp, final_factors, tanh};
 use crate::attention::simd::{Kernel, LANES, Simd};
@@ -324,75 +322,6 @@ impl Kernel for Write<'_, '_> {
                 unsafe {
                     let x = simd.load(result.as_ptr().add(i));
                     simd.store(output.add(i), simd.mul(x, factor));
-                }
-            }
-        }
-    }
-}
-
-/// Rows of a cache to be read as floats, `[dim / column][BLOCK][column]`.
-pub(super) struct Rows<'a> {
-    /// Of cell 0.
-    pub start: *const u8,
-    pub stride: usize,
-    pub cells: &'a [usize],
-    pub dim: usize,
-    pub column: usize,
-    pub floats: &'a mut [f32],
-}
-
-impl Rows<'_> {
-    /// # Safety
-    /// The rows of the cells can be read.
-    pub unsafe fn read<S: Simd>(self, simd: S, kind: CacheType) {
-        // SAFETY: forwarded.
-        unsafe {
-            match kind {
-                CacheType::F16 => simd.run(ReadRows {
-                    rows: self,
-                    kind: F16Row,
-                }),
-                CacheType::Q8_0 => simd.run(ReadRows {
-                    rows: self,
-                    kind: Q8Row,
-                }),
-            }
-        }
-    }
-}
-
-/// To run it, the rows of the cells must be valid.
-pub(super) struct ReadRows<'a, T> {
-    pub rows: Rows<'a>,
-    pub kind: T,
-}
-
-impl<T: Row> Kernel for ReadRows<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self, simd: S) {
-        let Rows {
-            start,
-            stride,
-            cells,
-            dim,
-            column,
-            floats,
-        } = self.rows;
-        let columns = dim.div_ceil(column);
-        assert!(cells.len() <= BLOCK && dim.is_multiple_of(LANES) && column.is_multiple_of(LANES));
-        assert!(floats.len() >= columns * BLOCK * column);
-        for (place, &cell) in cells.iter().enumerate() {
-            let row = start.wrapping_add(cell * stride);
-            for first in (0..dim).step_by(column) {
-                let floats = &mut floats[first * BLOCK + place * column..];
-                for i in (0..column.min(dim - first)).step_by(LANES) {
-                    // SAFETY: the row has `dim` values; the asserts.
-                    unsafe {
-                        let x = self.kind.load(simd, row, (first + i) / LANES);
-                        simd.store(floats.as_mut_ptr().add(i), x);
-                    }
                 }
             }
         }
