@@ -2,6 +2,7 @@
 
 import json
 import re
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from llm_api import flags
 from llm_api.address import Address, UnixAddress, parse_address
 from llm_api.config import ConfigError, load_settings
 from llm_api.options import DEFAULTS, OPTIONS, Scope
+from llm_api.proxies import TrustedProxies
 
 FLAGS = [option.flag for option in OPTIONS]
 TEMPLATE = '{{define "prompt"}}{{.SystemPrompt}}{{end}}'
@@ -58,6 +60,7 @@ def test_the_contracts_defaults():
         "tlsCert": "",
         "tlsKey": "",
         "apiKey": [],
+        "trustedProxy": [],
         "apiKeyFile": "",
         "allowedHosts": [],
         "corsOrigins": [],
@@ -312,6 +315,16 @@ def test_socket_modes(text, mode):
 @pytest.mark.parametrize("text", ["", "0800", "rw", "-1", "01000", "0x1ff", "06 0", "0o", "٣"])
 def test_bad_socket_modes(text):
     assert refusal("-socket-mode", text).startswith(f'socket-mode "{text}": ')
+
+
+def test_trusted_proxies():
+    made = settings("-trusted-proxy", "10.0.0.0/8", "-trusted-proxy=unix").server.trusted_proxies
+    assert made == TrustedProxies((ip_network("10.0.0.0/8"),), True)
+
+
+@pytest.mark.parametrize("text", ["", "proxy", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1:80", "Unix"])
+def test_bad_trusted_proxies(text):
+    assert refusal("-trusted-proxy", text).startswith("trusted-proxy: ")
 
 
 # --- anything ---

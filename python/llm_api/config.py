@@ -11,9 +11,9 @@ relative to the working directory, those in the file as well.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn, TypeVar
 
 from llm_api import flags
 from llm_api.address import Address, AddressError, UnixAddress, parse_address, parse_mode
@@ -22,6 +22,7 @@ from llm_api.errors import StopPatternError
 from llm_api.models import ModelNameError, resolve_model
 from llm_api.options import GENERATION, OPTIONS, Option, OptionError, Scope, Value, unknown
 from llm_api.origins import parse_hosts, parse_origins
+from llm_api.proxies import TrustedProxies
 from llm_api.strconv import quote
 from llm_api.templates import (
     BUILTIN_NAMES,
@@ -69,6 +70,7 @@ class ServerSettings:
     api_keys: ApiKeys | None = None
     allowed_hosts: frozenset[str] = frozenset()
     cors_origins: frozenset[str] = frozenset()
+    trusted_proxies: TrustedProxies = field(default_factory=TrustedProxies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +122,10 @@ def load_settings(parsed: flags.Parsed) -> Settings:
             shutdown_timeout=values["shutdown-timeout"],
             log_prompts=values["log-prompts"],
             certificate=_certificate(values["tls-cert"], values["tls-key"]),
+            trusted_proxies=_parsed("trusted-proxy", TrustedProxies.parse, values),
             api_keys=_api_keys(values["api-key"], values["api-key-file"]),
-            allowed_hosts=_names("allowed-hosts", parse_hosts, values),
-            cors_origins=_names("cors-origins", parse_origins, values),
+            allowed_hosts=_parsed("allowed-hosts", parse_hosts, values),
+            cors_origins=_parsed("cors-origins", parse_origins, values),
         ),
         engine=engine,
         chat=_chat(values),
@@ -148,6 +151,7 @@ def _model(arguments: tuple[str, ...]) -> tuple[str, Path]:
 
 # The table has checked the types of the values, in a way that mypy cannot follow.
 _Values = dict[str, Any]
+_T = TypeVar("_T")
 
 
 def _values(given: Mapping[str, object]) -> _Values:
@@ -238,9 +242,7 @@ def _api_keys(keys: tuple[str, ...], path: str) -> ApiKeys | None:
         raise ConfigError(str(error)) from error
 
 
-def _names(
-    flag: str, parse: Callable[[Iterable[str]], frozenset[str]], values: _Values
-) -> frozenset[str]:
+def _parsed(flag: str, parse: Callable[[Iterable[str]], _T], values: _Values) -> _T:
     try:
         return parse(values[flag])
     except ValueError as error:

@@ -164,6 +164,14 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         "as https://example.com",
     ),
     _server(
+        name="trusted-proxy",
+        type=str,
+        default=(),
+        repeated=True,
+        help="address or network of a proxy, or unix for all that come over a Unix socket, "
+        "whose X-Forwarded-For is believed; may be repeated",
+    ),
+    _server(
         name="log-prompts",
         type=bool,
         default=False,

@@ -7,10 +7,12 @@ import logging
 
 import pytest
 
+from llm_api.proxies import TrustedProxies
 from llm_api.server.ledger import Ledger, Record
 
+from ..support.http2 import Http2Client
 from ..support.raw import Raw
-from ..support.scripted import ScriptedEngine
+from ..support.scripted import ScriptedEngine, echo
 from ..support.serving import Served, make_settings
 from .conftest import Serve
 
@@ -23,6 +25,33 @@ def post_mortem(served: Served, request_id: str) -> dict[str, object]:
         assert reply.headers["content-type"] == "application/json; charset=utf-8"
         told: dict[str, object] = json.loads(reply.body)
         return told
+
+
+@pytest.mark.parametrize(
+    ("trusted", "client_address"), [([], "127.0.0.1"), (["127.0.0.0/8"], "203.0.113.5")]
+)
+@pytest.mark.parametrize("http2", [False, True])
+def test_client_in_the_log(
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+    trusted: list[str],
+    client_address: str,
+    http2: bool,
+) -> None:
+    caplog.set_level(logging.INFO, "llm_api.requests")
+    settings = make_settings(trusted_proxies=TrustedProxies.parse(trusted))
+    served = serve(ScriptedEngine(echo), settings)
+    forwarded = {"X-Forwarded-For": "198.51.100.1, 203.0.113.5"}
+    if http2:
+        with Http2Client(served.port) as client:
+            fields = client.fields("/predict?prompt=x", **{"x-forwarded-for": "203.0.113.5"})
+            client.answer(client.begin(fields, end_stream=True))
+    else:
+        with Raw(served.port) as client:
+            client.request("/predict", {"prompt": "x"}, headers=forwarded)
+            assert client.response().status == 200
+    served.settle()
+    assert caplog.messages[-1].endswith(f" client={client_address}")
 
 
 @pytest.mark.parametrize("reason", ["stop", "length", "stopRegex"])

@@ -15,6 +15,7 @@ from llm_api.conversation import Conversation
 from llm_api.limits import Limits
 from llm_api.options import DEFAULTS
 from llm_api.prompt import Prompt, Span, with_reply_prefix
+from llm_api.proxies import TrustedProxies
 from llm_api.server.app import App
 from llm_api.server.lifecycle import Server
 from llm_api.server.listening import bind
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 HOSTS = frozenset({"test", "x", "a"})
 """The names that the clients of these tests use for the server."""
+
+NO_PROXIES = TrustedProxies()
 
 
 class PlainTemplate:
@@ -49,6 +52,7 @@ def make_settings(
     address: Address | UnixAddress | None = None,
     allowed_hosts: frozenset[str] = HOSTS,
     cors_origins: frozenset[str] = frozenset(),
+    trusted_proxies: TrustedProxies = NO_PROXIES,
 ) -> Settings:
     return Settings(
         model="scripted",
@@ -58,6 +62,7 @@ def make_settings(
             shutdown_timeout=shutdown_timeout,
             log_prompts=log_prompts,
             certificate=certificate,
+            trusted_proxies=trusted_proxies,
             api_keys=api_keys,
             allowed_hosts=allowed_hosts,
             cors_origins=cors_origins,

@@ -41,6 +41,7 @@ class App(HTTPServerConnectionDelegate):
         limits: Limits,
     ) -> None:
         self.limits = limits
+        self.trusted_proxies = settings.server.trusted_proxies
         self.gate = Gate(settings.server)
         self.ledger = Ledger()
         self.is_closing = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
+from llm_api.proxies import UNIX
 from llm_api.server.http2 import (
     Context,
     Http2Connection,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from llm_api.limits import Limits
 
-_NO_IP: Final = "0.0.0.0"
-"""What Tornado takes for the address of the other end of a Unix socket."""
 _HARD_HEADER_FACTOR: Final = 8
 _NO_LIMIT: Final = 1 << 62
 _GOODBYE_SECONDS: Final = 1.0
@@ -106,13 +105,13 @@ class LimitedHTTPServer(HTTPServer):
             return
         finally:
             self._new.discard(stream)
+        family = stream.socket.family
+        peer = UNIX if family == socket.AF_UNIX else str(address[0])
         if not has_http2:
-            _explain_bare_400(stream)
+            _explain_bare_400(stream, peer)
             super().handle_stream(stream, address)
             return
-        family = stream.socket.family
-        remote_ip = _NO_IP if family == socket.AF_UNIX else str(address[0])
-        context = Context(remote_ip, "https" if is_secure else "http", family)
+        context = Context(peer, "https" if is_secure else "http", family)
         connection = Http2Connection(stream, context, self, self._limits, self._turns)
         self._http2.add(connection)
         try:
@@ -135,13 +134,13 @@ def _last_reply(status: bytes, text: bytes, request_id: str, headers: bytes = b"
     ) % (status, len(text), headers, request_id.encode(), text)
 
 
-def _explain_bare_400(stream: IOStream) -> None:
+def _explain_bare_400(stream: IOStream, peer: str) -> None:
     """Give the one reply that Tornado writes by itself a text, an id and a line in the log."""
     write = stream.write
 
     def write_explained(data: bytes | memoryview) -> asyncio.Future[None]:
         if data == _BARE_400:
-            record = Record()
+            record = Record(client=peer)
             record.status = 400
             record.close()
             data = _last_reply(b"400 Bad Request", _MALFORMED_TEXT, record.id)

@@ -87,6 +87,9 @@ class Exchange(HTTPMessageDelegate):
     ) -> None:
         """Refuse the request, or get ready for its body."""
         line = cast("RequestStartLine", start_line)
+        self._record.client = self._app.trusted_proxies.client(
+            wire.peer(self._connection), headers.get("X-Forwarded-For", "")
+        )
         self._reply = Reply(self._connection, line, headers, self._record.id, self._app.limits)
         unreadable: Refusal | None = None
         try:

@@ -24,6 +24,8 @@ class Record:
     """The path of an endpoint; a path that nobody serves is not repeated."""
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     started_at: float = field(default_factory=time.time)
+    client: str = "-"
+    """The address of whom it is for, where that is known."""
     status: int | None = None
     """None while the request is in progress, and where its client left before any status."""
     finish_reason: str | None = None
@@ -77,7 +79,7 @@ class Record:
             )
             if usage.pauses:
                 line += f" pauses={usage.pauses}"
-        return f"{line} total={self.seconds:.3f}s"
+        return f"{line} total={self.seconds:.3f}s client={self.client}"
 
 
 class Ledger:

@@ -10,6 +10,8 @@ from typing import Protocol, cast
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPConnection
 
+from llm_api.proxies import UNIX
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
 
@@ -44,6 +46,13 @@ def is_unix(connection: HTTPConnection) -> bool:
     """
     # Tornado's connections and ours have a context, though their base class has none.
     return bool(connection.context.address_family == socket.AF_UNIX)  # type: ignore[attr-defined]
+
+
+def peer(connection: HTTPConnection) -> str:
+    """Return the IP address of a connection's other end, `UNIX` where it has none."""
+    if is_unix(connection):
+        return UNIX
+    return str(connection.context.remote_ip)  # type: ignore[attr-defined]
 
 
 def is_closed(connection: HTTPConnection) -> bool:
