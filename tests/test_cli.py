@@ -38,10 +38,12 @@ class FakeEngine:
 def served(monkeypatch):
     """Replace engine and server; returns the list of what was served."""
     calls = []
+    FakeEngine.made = None
 
-    def serve(settings, engine, prompt_template):
-        assert not engine.closed
-        calls.append((settings, engine, prompt_template))
+    def serve(settings, load):
+        model = load("the load")
+        assert not model.engine.closed
+        calls.append((settings, model.engine, model.prompt_template))
         return 0
 
     monkeypatch.setattr(llm_api.engine, "Engine", FakeEngine)
@@ -61,13 +63,12 @@ def program(capsys):
     return run
 
 
-def test_a_model_is_served_and_let_go(served, program):
+def test_a_model_is_loaded_and_served(served, program):
     status, out, err = program("-context", "99", "-threads=3", "-temperature", "0", "m.gguf")
     assert (status, err) == (0, "")
     [(settings, engine, template)] = served
     assert str(engine.model) == "m.gguf"
     assert template is None
-    assert engine.closed
     assert engine.options == {
         "context": 99,
         "pool": 396,
@@ -78,6 +79,7 @@ def test_a_model_is_served_and_let_go(served, program):
         "gpu_layers": 0,
         "rope_freq_base": 0.0,
         "rope_freq_scale": 0.0,
+        "loading": "the load",
     }
     assert settings.generation["temperature"] == 0.0
     effective = json.loads(out)
@@ -142,13 +144,13 @@ def test_a_model_that_cannot_be_loaded(served, program, monkeypatch):
 
 
 def test_an_address_that_cannot_be_bound(served, program, monkeypatch):
-    def serve(settings, engine, prompt_template):
+    def serve(settings, load):
         raise llm_api.server.ServeError("address in use")
 
     monkeypatch.setattr(llm_api.server, "serve", serve)
     status, _, err = program("m")
     assert (status, err) == (1, "FATAL ERROR: address in use\n")
-    assert FakeEngine.made.closed
+    assert FakeEngine.made is None, "known before the long load"
 
 
 def test_an_interrupt_while_the_model_loads(served, program, monkeypatch):

@@ -75,7 +75,7 @@ def test_the_info_and_config_have_the_keys_of_the_stub() -> None:
     for key in config:
         incomplete = {name: value for name, value in config.items() if name != key}
         with pytest.raises(KeyError, match=key):
-            _native.Engine(incomplete)  # type: ignore[arg-type]
+            _native.Engine(incomplete, _native.Loading())  # type: ignore[arg-type]
 
 
 def _keys(name: str) -> list[str]:

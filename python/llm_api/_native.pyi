@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import TypedDict, final, type_check_only
+from typing import Literal, TypedDict, final, type_check_only
 
 from llm_api.events import FinishReason
 
 __all__ = [
     "Engine",
+    "Loading",
     "Prepared",
     "__version__",
     "check_stop",
@@ -44,6 +45,7 @@ class EngineInfo(TypedDict):
     cells: int
     sequences: int
     batch: int
+    trained_context: int
     can_shift: bool
     can_truncate: bool
     kernels: str
@@ -56,11 +58,18 @@ def check_stop(patterns: list[str], literals: list[str]) -> None: ...
 def end_on_crash() -> None: ...
 
 @final
+class Loading:
+    def __new__(cls) -> Loading: ...
+    @property
+    def progress(self) -> float: ...
+    def cancel(self) -> None: ...
+
+@final
 class Prepared: ...
 
 @final
 class Engine:
-    def __new__(cls, config: EngineConfig) -> Engine: ...
+    def __new__(cls, config: EngineConfig, loading: Loading) -> Engine: ...
     @staticmethod
     def scripted(spec: str, context: int, pool: int, parallel: int, queue: int) -> Engine: ...
     @property
@@ -78,5 +87,7 @@ class Engine:
     def submit(self, request: Prepared) -> int: ...
     def cancel(self, id: int) -> None: ...
     def drain(self) -> list[_Event]: ...
+    @property
+    def state(self) -> Literal["ready", "rebuilding", "failed"]: ...
     def stats(self) -> dict[str, int]: ...
     def close(self) -> list[_Event]: ...

@@ -2,16 +2,18 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from llm_api import flags, licenses
-from llm_api.config import ChatSettings, ConfigError, bad_template, load_settings
+from llm_api.config import ChatSettings, ConfigError, Settings, bad_template, load_settings
 from llm_api.errors import LlmApiError
 from llm_api.options import OPTIONS
 from llm_api.templates import PromptTemplate, TemplateError, load_gguf
 
 if TYPE_CHECKING:
-    from llm_api.engine import Engine
+    from llm_api.engine import Engine, Loading
+    from llm_api.server.loading import Model
 
 _FLAGS = tuple(option.flag for option in OPTIONS)
 
@@ -52,11 +54,20 @@ def _run(parsed: flags.Parsed) -> int:
     settings = load_settings(parsed)
     print(settings.as_json(), flush=True)
     # Imported late: what is said above needs no inference library to load.
+    from llm_api.server import ServeError, serve  # noqa: PLC0415
+
+    try:
+        return serve(settings, partial(_load, settings))
+    except ServeError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _load(settings: Settings, loading: "Loading") -> "Model":
+    """Do all that takes long. Raises ConfigError or what the engine raises."""
     from llm_api import _native  # noqa: PLC0415
     from llm_api.engine import Engine  # noqa: PLC0415
-    from llm_api.server import ServeError, log, serve  # noqa: PLC0415
+    from llm_api.server.loading import Model  # noqa: PLC0415
 
-    log.configure()
     _native.end_on_crash()
     wanted = settings.engine
     engine = Engine(
@@ -70,15 +81,15 @@ def _run(parsed: flags.Parsed) -> int:
         gpu_layers=wanted.gpu_layers,
         rope_freq_base=wanted.rope_freq_base,
         rope_freq_scale=wanted.rope_freq_scale,
+        loading=loading,
     )
     try:
         if settings.generation["n_keep"] and not engine.info["can_shift"]:
             raise ConfigError("n-keep: this model cannot shift its context, so it must be 0")
-        return serve(settings, engine, _prompt_template(settings.chat, engine))
-    except ServeError as error:
-        raise ConfigError(str(error)) from error
-    finally:
+        return Model(engine, _prompt_template(settings.chat, engine))
+    except ConfigError:
         engine.close()
+        raise
 
 
 def _prompt_template(chat: ChatSettings, engine: "Engine") -> PromptTemplate | None:

@@ -19,7 +19,7 @@ from llm_api import _native
 from llm_api.conversation import Conversation
 from llm_api.delivery import Delivery
 from llm_api.errors import EngineClosedError, UnsupportedError
-from llm_api.events import End, FinishReason, Listener, Usage
+from llm_api.events import End, EngineState, FinishReason, Listener, Usage
 from llm_api.generation import Generation, Mailbox
 from llm_api.models import resolve_model
 from llm_api.options import DEFAULTS, check_generation, merge
@@ -28,7 +28,9 @@ from llm_api.prompt import Prompt, Span
 if TYPE_CHECKING:
     from llm_api.templates import PromptTemplate
 
-__all__ = ["End", "Engine", "FinishReason", "Generation", "Listener", "Usage"]
+__all__ = ["End", "Engine", "FinishReason", "Generation", "Listener", "Loading", "Usage"]
+
+Loading = _native.Loading
 
 _BACKENDS: Final = Path(__file__).parent / "backends"
 
@@ -56,6 +58,7 @@ class Engine:
         gpu_layers: int = 0,
         rope_freq_base: float = 0.0,
         rope_freq_scale: float = 0.0,
+        loading: Loading | None = None,
     ) -> None:
         """Load a model, a path or ``pkg:PACKAGE[/FILE]``.
 
@@ -65,7 +68,9 @@ class Engine:
         many as there are cores, and 0 as a RoPE frequency is what the file says. `kernels` "off"
         leaves all computing to llama.cpp's own kernels.
 
-        Raises ModelLoadError or UnsupportedError.
+        Meanwhile other threads may ask `loading.progress`, from 0 to 1, or call `loading.cancel()`.
+
+        Raises ModelLoadError, UnsupportedError, or EngineClosedError after a cancel.
         """
         config: _native.EngineConfig = {
             "model": resolve_model(model) if isinstance(model, str) else model,
@@ -80,7 +85,7 @@ class Engine:
             "rope_freq_base": rope_freq_base,
             "rope_freq_scale": rope_freq_scale,
         }
-        self._set_up(_native.Engine(config))
+        self._set_up(_native.Engine(config, loading or Loading()))
         info = self.info
         _log.info(
             "llama.cpp %s, CPU variant %s, devices %s",
@@ -93,6 +98,13 @@ class Engine:
             _log.warning("kernels not used: %s", failure)
         for failure in info["backend_failures"]:
             _log.warning("backend not used: %s", failure)
+        if 0 < info["trained_context"] < context:
+            _log.warning(
+                "the context of %d tokens is longer than the %d that the model was trained with: "
+                "replies may lose their sense beyond that",
+                context,
+                info["trained_context"],
+            )
 
     @classmethod
     def scripted(
@@ -122,6 +134,18 @@ class Engine:
     def info(self) -> "_native.EngineInfo":
         """Facts about the model, its memory and the backends in use."""
         return self._info.copy()
+
+    @property
+    def state(self) -> EngineState:
+        """Whether requests are computed: "ready", "rebuilding", "failed" or "closed".
+
+        After a failure of the engine its memory is made anew, and requests wait for that. If it
+        fails again and again, the engine refuses all of them.
+        """
+        try:
+            return self._native.state
+        except EngineClosedError:
+            return "closed"
 
     def stats(self) -> dict[str, int]:
         """Return the state and the counters of the engine, as of its latest step."""

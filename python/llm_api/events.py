@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["End", "FinishReason", "Listener", "Usage"]
+__all__ = ["End", "EngineState", "FinishReason", "Listener", "Usage"]
+
+EngineState = Literal["ready", "rebuilding", "failed", "closed"]
+"""Whether requests are computed: now; soon again, after a failure; never again; never again by
+`close`."""
 
 FinishReason = Literal["stop", "length", "stopRegex", "cancelled", "error"]
 """Why a reply ended: by the model, by a limit, by a stop rule, by a cancel, by a failure."""

@@ -45,6 +45,7 @@ class Program:
         for reader in self._readers:
             reader.start()
         self.port = int(self.wait_for_log(r"listening on http://\S+:(\d+)")[1])
+        self.wait_for_log(": ready$")
 
     def _read_log(self) -> None:
         assert self.process.stderr is not None

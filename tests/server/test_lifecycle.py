@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -59,17 +60,23 @@ def process(
     certificate: tuple[Path, Path] | None = None,
     api_key_file: Path | None = None,
     address: str = "127.0.0.1:0",
+    load: Literal["held", "deaf"] | None = None,
 ) -> Iterator[Process]:
     settings: dict[str, object] = {"shutdown_timeout": shutdown_timeout, "address": address}
     if certificate is not None:
         settings["certificate"] = [str(path) for path in certificate]
     if api_key_file is not None:
         settings["api_key_file"] = str(api_key_file)
+    if load is not None:
+        settings["load"] = load
     command = [sys.executable, "-m", "tests.support.scripted_server", json.dumps(settings)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=_ROOT, stdin=pipe, stderr=pipe, text=True) as running:
         try:
-            yield Process(running)
+            server = Process(running)
+            if load is None:
+                server.read_log("ready$")
+            yield server
         finally:
             running.kill()
 

@@ -15,6 +15,7 @@ from llm_api.limits import Limits
 from llm_api.server.app import App
 from llm_api.server.lifecycle import Server
 from llm_api.server.listening import bind
+from llm_api.server.loading import Model
 
 from .scripted import ScriptedEngine
 from .serving import PlainTemplate, make_settings
@@ -35,7 +36,8 @@ async def main() -> None:
     engine = ForgetfulEngine(lambda job: job.say("begun "), capacity)
     engine.attach(asyncio.get_running_loop())
     sockets = bind(Address("127.0.0.1", 0))
-    app = App(make_settings(), engine, PlainTemplate(), Limits(**settings))  # type: ignore[arg-type]
+    app = App(make_settings(), Limits(**settings))
+    app.use(Model(engine, PlainTemplate()))  # type: ignore[arg-type]
     server = Server(app, sockets)
     print(sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

@@ -88,6 +88,7 @@ class ScriptedEngine:
         """Raised instead of taking a job."""
         self.jobs: queue.Queue[Job] = queue.Queue()
         self.running: set[Job] = set()
+        self.state = "ready"
         self.loop: asyncio.AbstractEventLoop
         self._by_id: dict[int, Job] = {}
         self._ids = itertools.count(1)
@@ -113,6 +114,9 @@ class ScriptedEngine:
         job = self._by_id[request_id]
         job.cancelled.set()
         job.end("cancelled")
+
+    def close(self) -> None:
+        self.state = "closed"
 
     def next_job(self) -> Job:
         return self.jobs.get(timeout=SECONDS)

@@ -19,6 +19,7 @@ from llm_api.proxies import TrustedProxies
 from llm_api.server.app import App
 from llm_api.server.lifecycle import Server
 from llm_api.server.listening import bind
+from llm_api.server.loading import Model
 from llm_api.tls import Certificate
 
 from .scripted import SECONDS
@@ -101,7 +102,8 @@ class Served:
         """Or the path of a Unix socket."""
         self.server: Server
         self.app: App
-        self._make = (settings, engine, template, limits)
+        self._make = (settings, limits)
+        self._model = Model(engine, template)  # type: ignore[arg-type]
         self._certificate = settings.server.certificate
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
@@ -113,6 +115,7 @@ class Served:
         self._stop = asyncio.Event()
         self.engine.attach(self._loop)
         self.app = App(*self._make)
+        self.app.use(self._model)
         self.server = Server(self.app, self._sockets, self._certificate)
         self._started.set()
         await self._stop.wait()

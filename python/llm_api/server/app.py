@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from tornado.httputil import HTTPServerConnectionDelegate
 
@@ -15,6 +15,7 @@ from llm_api.server.chat import chat_reader
 from llm_api.server.exchange import Endpoint, Exchange, Request
 from llm_api.server.gate import Gate
 from llm_api.server.generations import Generations, Reader
+from llm_api.server.health import Health
 from llm_api.server.ledger import Ledger
 from llm_api.server.peers import PeerWatch
 from llm_api.server.predict import predict_reader
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from tornado.httputil import HTTPConnection
 
     from llm_api.config import Settings
-    from llm_api.server.stream import Engine
-    from llm_api.templates import PromptTemplate
+    from llm_api.server.loading import Model
 
 _log: Final = logging.getLogger("llm_api.server")
 
@@ -33,33 +33,33 @@ _log: Final = logging.getLogger("llm_api.server")
 class App(HTTPServerConnectionDelegate):
     """Knows which path is served by what. Made and used on the thread of the event loop."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        engine: Engine,
-        prompt_template: PromptTemplate | None,
-        limits: Limits,
-    ) -> None:
+    def __init__(self, settings: Settings, limits: Limits) -> None:
+        self._settings = settings
         self.limits = limits
         self.trusted_proxies = settings.server.trusted_proxies
         self.gate = Gate(settings.server)
         self.ledger = Ledger()
-        self.is_closing = False
-        """No request is served any more."""
+        self.health = Health()
         self.peers = PeerWatch(asyncio.get_running_loop())
-        self.generations = Generations(
-            engine, limits, self.peers, log_texts=settings.server.log_prompts
-        )
-        self._endpoints = [self._generating("/predict", predict_reader(settings, limits))]
-        if prompt_template is None:
+        self.generations = Generations(limits, self.peers, log_texts=settings.server.log_prompts)
+        self._endpoints = [
+            _too_early("/predict"),
+            _too_early("/chat"),
+            Endpoint("/requests/", self._post_mortem),
+            Endpoint("/health", self._tell_health, is_public=True),
+        ]
+
+    def use(self, model: Model) -> None:
+        """Serve generations from now on."""
+        self.health.engine = model.engine
+        settings, limits = self._settings, self.limits
+        generating = [self._generating("/predict", model, predict_reader(settings, limits))]
+        if model.prompt_template is None:
             _log.info("/chat is not served: there is no prompt template")
         else:
-            read_chat = chat_reader(settings, limits, prompt_template)
-            self._endpoints.append(self._generating("/chat", read_chat))
-        self._endpoints += [
-            Endpoint("/requests/", self._post_mortem),
-            Endpoint("/health", self._health, is_public=True),
-        ]
+            read_chat = chat_reader(settings, limits, model.prompt_template)
+            generating.append(self._generating("/chat", model, read_chat))
+        self._endpoints[:2] = generating
 
     def start_request(
         self,
@@ -70,9 +70,7 @@ class App(HTTPServerConnectionDelegate):
         return Exchange(self, request_conn)
 
     def route(self, path: str) -> Endpoint:
-        """Find what serves a path. Raises Refusal if nothing does, or nothing any more."""
-        if self.is_closing:
-            raise Refusal(503, "server is shutting down")
+        """Find what serves a path. Raises Refusal if nothing does."""
         for endpoint in self._endpoints:
             name = endpoint.name
             if path == name or (name.endswith("/") and path.startswith(name)):
@@ -80,8 +78,9 @@ class App(HTTPServerConnectionDelegate):
         known = ", ".join(endpoint.name for endpoint in self._endpoints)
         raise Refusal(404, f"no such endpoint; there are {known}")
 
-    def _generating(self, name: str, read: Reader) -> Endpoint:
-        return Endpoint(name, partial(self.generations.serve, read), generates=True)
+    def _generating(self, name: str, model: Model, read: Reader) -> Endpoint:
+        serve = partial(self.generations.serve, model.engine, read)
+        return Endpoint(name, serve, generates=True)
 
     def _post_mortem(self, request: Request, reply: Reply) -> None:
         record = self.ledger.get(request.path.removeprefix("/requests/"))
@@ -90,6 +89,16 @@ class App(HTTPServerConnectionDelegate):
         reply.send(200, json.dumps(record.as_json()), JSON)
         reply.release()
 
-    def _health(self, _: Request, reply: Reply) -> None:
-        reply.send(200, json.dumps({"status": "ok"}), JSON)
+    def _tell_health(self, _: Request, reply: Reply) -> None:
+        status, told = self.health.report()
+        reply.send(status, json.dumps(told), JSON)
         reply.release()
+
+
+def _too_early(name: str) -> Endpoint:
+    """Stand for an endpoint that needs the model; none gets past the check of the health."""
+
+    def serve(_: Request, __: Reply) -> NoReturn:
+        raise AssertionError(name)
+
+    return Endpoint(name, serve, generates=True)

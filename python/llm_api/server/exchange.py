@@ -168,6 +168,7 @@ class Exchange(HTTPMessageDelegate):
             self._app.gate.check_key(headers)
         if endpoint.generates:
             self._app.ledger.add(self._record)
+            self._app.health.check()
         if line.method not in _METHODS:
             raise Refusal(
                 405, "only GET and POST methods supported", {"Allow": ", ".join(_METHODS)}

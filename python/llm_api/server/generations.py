@@ -32,10 +32,7 @@ _SHORT_CHARS: Final = 16 << 10
 class Generations:
     """Starts generations and follows them to their end."""
 
-    def __init__(
-        self, engine: Engine, limits: Limits, peers: PeerWatch, *, log_texts: bool
-    ) -> None:
-        self._engine = engine
+    def __init__(self, limits: Limits, peers: PeerWatch, *, log_texts: bool) -> None:
         self._limits = limits
         self._peers = peers
         self._log_texts = log_texts
@@ -43,7 +40,7 @@ class Generations:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def serve(self, read: Reader, request: Request, reply: Reply) -> None:
+    def serve(self, engine: Engine, read: Reader, request: Request, reply: Reply) -> None:
         """Start what a request asks for. Raises Refusal if that cannot be."""
         record = request.record
 
@@ -59,7 +56,7 @@ class Generations:
             if stream.transcript is not None:
                 _log.info("%s reply %s", record.id, json.dumps("".join(stream.transcript)))
 
-        stream = Stream(reply, self._engine, self._limits, note_end)
+        stream = Stream(reply, engine, self._limits, note_end)
         try:
             prompt, options = read(request)
             text = prompt if isinstance(prompt, str) else prompt_text(prompt)

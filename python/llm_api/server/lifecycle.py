@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
-from typing import TYPE_CHECKING, Final
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from llm_api.api_keys import ApiKeyError
 from llm_api.limits import Limits
@@ -14,6 +16,7 @@ from llm_api.server import log
 from llm_api.server.app import App
 from llm_api.server.connections import LimitedHTTPServer
 from llm_api.server.listening import bind, describe
+from llm_api.server.loading import ModelLoad
 from llm_api.tls import CertificateError
 
 if TYPE_CHECKING:
@@ -21,25 +24,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_api.config import Settings
-    from llm_api.server.stream import Engine
-    from llm_api.templates import PromptTemplate
+    from llm_api.server.loading import Loader
     from llm_api.tls import Certificate
 
 _log: Final = logging.getLogger("llm_api.server")
 
 _LAST_ENDS_SECONDS: Final = 5.0
+_LOAD_STOPS_SECONDS: Final = 2.0
 
 
-def serve(settings: Settings, engine: Engine, prompt_template: PromptTemplate | None) -> int:
-    """Serve until a signal says otherwise; return the exit status. Raises ServeError.
+def serve(settings: Settings, load: Loader) -> int:
+    """Serve until a signal says otherwise; return the exit status.
 
-    SIGTERM or SIGINT lets running requests end, for `shutdown_timeout` seconds at most, and
-    gives 0. A second one breaks them off and gives 1.
+    The address is bound first, and its health served while the model is loaded. SIGTERM or
+    SIGINT lets running requests end, for `shutdown_timeout` seconds at most, and gives 0. A
+    second one breaks them off and gives 1. During the load, either ends all at once.
+
+    Raises ServeError, and what `load` raises.
     """
     log.configure()
     sockets = bind(settings.server.address)
     try:
-        return asyncio.run(_serve(settings, engine, prompt_template, sockets))
+        return asyncio.run(_serve(settings, load, sockets))
     finally:
         for listening in sockets:
             listening.close()
@@ -84,7 +90,7 @@ class Server:
     async def drain(self, timeout: float) -> None:
         """Serve no new requests, and wait for the running ones to end."""
         self._http.stop()
-        self._app.is_closing = True
+        self._app.health.is_draining = True
         self._http.shut_down_http2()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._app.generations.wait_for_all(), timeout)
@@ -92,7 +98,7 @@ class Server:
     async def close(self) -> None:
         """Break off what still runs, and close all connections."""
         self._http.stop()
-        self._app.is_closing = True
+        self._app.health.is_draining = True
         self._app.generations.cut_all()
         # The engine still reports their ends; the log should have them.
         with contextlib.suppress(TimeoutError):
@@ -101,12 +107,7 @@ class Server:
         self._app.peers.close()
 
 
-async def _serve(
-    settings: Settings,
-    engine: Engine,
-    prompt_template: PromptTemplate | None,
-    sockets: Sequence[socket.socket],
-) -> int:
+async def _serve(settings: Settings, load: Loader, sockets: Sequence[socket.socket]) -> int:
     loop = asyncio.get_running_loop()
     first, second = asyncio.Event(), asyncio.Event()
 
@@ -118,15 +119,48 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    engine.attach(loop)
     certificate = settings.server.certificate
     # Before anybody can know that we are here, and also where there is nothing to read: the signal
     # would end the process.
     loop.add_signal_handler(signal.SIGHUP, on_hang_up)
-    server = Server(App(settings, engine, prompt_template, Limits()), sockets, certificate)
+    app = App(settings, Limits())
+    server = Server(app, sockets, certificate)
+    app.health.load = model_load = ModelLoad(load)
+    try:
+        model = await model_load.wait(unless=first)
+    except BaseException:
+        await server.close()
+        raise
+    if model is None:
+        _log.info("shutting down: the model was still being loaded")
+        has_stopped = await model_load.cancel(_LOAD_STOPS_SECONDS)
+        await server.close()
+        if not has_stopped:
+            _leave_behind()
+        return 0
+    try:
+        model.engine.attach(loop)
+        app.use(model)
+        _log.info("the model is loaded: ready")
+        return await _serve_until(first, second, server, settings.server.shutdown_timeout)
+    finally:
+        model.engine.close()
+
+
+def _leave_behind() -> NoReturn:
+    """End with a thread somewhere in the system or in llama.cpp, which must not be torn down."""
+    _log.warning("the load does not end, and is left behind")
+    sys.stdout.flush()
+    os._exit(0)
+
+
+async def _serve_until(
+    first: asyncio.Event, second: asyncio.Event, server: Server, timeout: float
+) -> int:
+    loop = asyncio.get_running_loop()
     await first.wait()
-    _log.info("shutting down: running requests have %gs", settings.server.shutdown_timeout)
-    drained = loop.create_task(server.drain(settings.server.shutdown_timeout))
+    _log.info("shutting down: running requests have %gs", timeout)
+    drained = loop.create_task(server.drain(timeout))
     hurried = loop.create_task(second.wait())
     await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
     drained.cancel()

@@ -14,7 +14,7 @@ from llm_api.server.reply import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from llm_api.events import End, Listener
+    from llm_api.events import End, EngineState, Listener
     from llm_api.limits import Limits
     from llm_api.prompt import Prompt
     from llm_api.server.reply import Reply
@@ -33,6 +33,10 @@ _PIECE_BYTES: Final = 16 << 10
 class Engine(Protocol):
     """What the server asks of `llm_api.Engine`."""
 
+    @property
+    def state(self) -> EngineState:
+        """Whether requests are computed."""
+
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Call listeners on this loop from now on."""
 
@@ -41,6 +45,9 @@ class Engine(Protocol):
 
     def cancel(self, request_id: int) -> None:
         """Make a request end now; its end is still reported."""
+
+    def close(self) -> None:
+        """End all requests and free the memory."""
 
 
 class Stream:

@@ -71,11 +71,24 @@ pub struct Stats {
     pub failed: u64,
 }
 
+/// Whether requests are computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum State {
+    /// They are.
+    #[default]
+    Ready,
+    /// Not now: the context broke, and another one is being made. They wait.
+    Rebuilding,
+    /// Not any more: no context could be made that worked. They are refused.
+    Failed,
+}
+
 /// What the thread and the handle share.
 struct Shared {
     inbox: Inbox,
     outbox: Outbox,
     stats: Mutex<Stats>,
+    state: Mutex<State>,
 }
 
 /// A running engine. All methods but [`Engine::wait`], [`Engine::start`] and
@@ -100,6 +113,7 @@ impl Engine {
             inbox: Inbox::new(config.parallel as usize + config.queue as usize),
             outbox,
             stats: Mutex::default(),
+            state: Mutex::default(),
         });
         let (ready, loaded) = sync_channel(1);
         let thread = {
@@ -186,6 +200,12 @@ impl Engine {
         let mut stats = *lock(&self.shared.stats);
         stats.waiting += self.shared.inbox.pending();
         stats
+    }
+
+    /// Whether requests are computed. It is set before the requests that a
+    /// failure ends are told.
+    pub fn state(&self) -> State {
+        *lock(&self.shared.state)
     }
 
     /// Ends all requests as cancelled, waits for the thread

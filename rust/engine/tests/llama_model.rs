@@ -4,17 +4,24 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use llm_engine::Error;
 use llm_engine::model::llama::{LlamaConfig, LlamaLoader, backends};
+use llm_engine::model::loading::Loading;
 use llm_engine::model::{DecodeError, Loader, Model, Row, Span, Token, Vocab};
 
 /// The loader for the test model; `None`, with the reason printed, if there is
 /// no model to test with.
 fn loader(cells: u32) -> Option<LlamaLoader> {
+    watched(cells, Arc::default())
+}
+
+/// The same, with its load in view.
+fn watched(cells: u32, loading: Arc<Loading>) -> Option<LlamaLoader> {
     let Some(path) = std::env::var_os("LLM_API_TEST_MODEL") else {
         eprintln!("not run: LLM_API_TEST_MODEL does not name a GGUF file");
         return None;
     };
-    Some(LlamaLoader::new(LlamaConfig {
+    let config = LlamaConfig {
         path: path.into(),
         backends: backends_folder(),
         cells,
@@ -24,7 +31,30 @@ fn loader(cells: u32) -> Option<LlamaLoader> {
         gpu_layers: 0,
         rope_freq_base: 0.0,
         rope_freq_scale: 0.0,
-    }))
+    };
+    Some(LlamaLoader::watched(config, loading))
+}
+
+#[test]
+fn a_load_tells_how_far_it_is_and_can_be_stopped() {
+    let loading = Arc::<Loading>::default();
+    let Some(mut whole) = watched(64, Arc::clone(&loading)) else {
+        return;
+    };
+    assert!(whole.load().is_ok());
+    assert_eq!(loading.progress(), 1.0);
+    let trained = Arc::new(Mutex::new(0));
+    let seen = Arc::clone(&trained);
+    whole
+        .with_model(&mut |model| *seen.lock().unwrap() = model.info().trained_context)
+        .unwrap();
+    assert!(*trained.lock().unwrap() > 512);
+
+    let loading = Arc::<Loading>::default();
+    let mut stopped = watched(64, Arc::clone(&loading)).unwrap();
+    loading.cancel();
+    assert_eq!(stopped.load().err(), Some(Error::Closed));
+    assert!(loading.progress() < 1.0, "stopped at its first report");
 }
 
 /// `LLM_API_BACKENDS`, or where the build put them.

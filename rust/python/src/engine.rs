@@ -1,12 +1,12 @@
 //! The class `Engine`.
 
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use llm_engine::model::fake::FakeLoader;
 use llm_engine::model::fault::{Fault, Faulty};
 use llm_engine::model::llama::{LlamaLoader, backends};
-use llm_engine::model::{Kernels, Loader};
-use llm_engine::{Config, Error, Request, Stats};
+use llm_engine::model::{Kernels, Loader, loading};
+use llm_engine::{Config, Error, Request, State, Stats};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
@@ -17,6 +17,28 @@ use crate::errors::to_python;
 /// A valid request, to be submitted once.
 #[pyclass(frozen, module = "llm_api._native")]
 pub struct Prepared(Mutex<Option<Request>>);
+
+/// A load in progress, for those who wait for it.
+#[pyclass(frozen, module = "llm_api._native")]
+#[derive(Default)]
+pub struct Loading(Arc<loading::Loading>);
+
+#[pymethods]
+impl Loading {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    #[getter]
+    fn progress(&self) -> f32 {
+        self.0.progress()
+    }
+
+    fn cancel(&self) {
+        self.0.cancel();
+    }
+}
 
 /// An engine and its thread.
 #[pyclass(frozen, module = "llm_api._native")]
@@ -61,7 +83,7 @@ impl Engine {
     }
 }
 
-/// Starts an engine, with the fault that the environment orders.
+/// Starts an engine, with the faults that the environment orders.
 fn start(sizes: Config, loader: impl Loader) -> Result<llm_engine::Engine, Error> {
     llm_engine::Engine::start(sizes, Faulty::new(loader, Fault::from_env()?))
 }
@@ -78,10 +100,11 @@ impl Drop for Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    fn load(py: Python<'_>, config: EngineConfig) -> PyResult<Self> {
+    fn load(py: Python<'_>, config: EngineConfig, loading: &Loading) -> PyResult<Self> {
         py.detach(|| {
             let sizes = config.engine();
-            start(sizes, LlamaLoader::new(config.model()))
+            let loader = LlamaLoader::watched(config.model(), Arc::clone(&loading.0));
+            start(sizes, loader)
         })
         .map(Self::new)
         .map_err(to_python)
@@ -158,6 +181,16 @@ impl Engine {
         self.bell
     }
 
+    #[getter]
+    fn state(&self, py: Python<'_>) -> PyResult<&'static str> {
+        let state = self.with(py, |engine| Ok(engine.state()))?;
+        Ok(match state {
+            State::Ready => "ready",
+            State::Rebuilding => "rebuilding",
+            State::Failed => "failed",
+        })
+    }
+
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let Stats {
             waiting,
@@ -202,6 +235,7 @@ impl Engine {
         dict.set_item("cells", info.cells)?;
         dict.set_item("sequences", info.sequences)?;
         dict.set_item("batch", info.batch)?;
+        dict.set_item("trained_context", info.trained_context)?;
         dict.set_item("can_shift", info.can_shift)?;
         dict.set_item("can_truncate", info.can_truncate)?;
         let (kernels, failure) = match info.kernels {

@@ -33,6 +33,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("ggml_version", llama::GGML_VERSION)?;
     module.add("llama_version", llama::llama_version())?;
     module.add_class::<engine::Engine>()?;
+    module.add_class::<engine::Loading>()?;
     module.add_class::<engine::Prepared>()?;
     module.add_function(wrap_pyfunction!(check_stop, module)?)?;
     module.add_function(wrap_pyfunction!(end_on_crash, module)?)

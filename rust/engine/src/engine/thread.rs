@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use super::worker::Worker;
-use super::{Config, Shared};
+use super::{Config, Shared, State, lock};
 use crate::Error;
 use crate::model::{Loader, Model, ModelInfo, Vocab};
 use crate::request::FinishReason;
@@ -46,7 +46,10 @@ pub(super) fn run(
         let decodes = worker.as_ref().map_or(0, Worker::decodes);
         let outcome = contain(|| {
             let mut served = Ok(());
-            loader.with_model(&mut |model| served = serve(&mut worker, &mut first, model))?;
+            loader.with_model(&mut |model| {
+                *lock(&shared.state) = State::Ready;
+                served = serve(&mut worker, &mut first, model);
+            })?;
             served
         });
         let Some(worker) = &mut worker else {
@@ -61,10 +64,12 @@ pub(super) fn run(
             rebuilds = 0;
         }
         if rebuilds == MAX_REBUILDS {
+            *lock(&shared.state) = State::Failed;
             shared.inbox.close(error);
             return worker.shut_down(&reason);
         }
         rebuilds += 1;
+        *lock(&shared.state) = State::Rebuilding;
         worker.start_over(&reason);
     }
 }

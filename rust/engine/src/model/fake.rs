@@ -39,6 +39,7 @@ impl FakeLoader {
             cells,
             sequences,
             batch: spec.batch,
+            trained_context: 0,
             can_shift: spec.can_shift,
             can_truncate: true,
         };
@@ -62,6 +63,9 @@ impl Loader for FakeLoader {
     }
 
     fn with_model(&mut self, serve: &mut dyn FnMut(&mut dyn Model)) -> Result<(), Error> {
+        if let Some(gate) = &self.spec.gate {
+            std::fs::read(gate).map_err(|error| Error::ModelLoad(error.to_string()))?;
+        }
         let room = self.spec.room.unwrap_or(self.info.cells);
         self.control.report_cells(0);
         serve(&mut FakeModel {

@@ -1,5 +1,5 @@
-//! Faults on order: a model that fails once, to see what becomes of its
-//! requests.
+//! Faults on order: a model that fails where it is told to, to see what becomes
+//! of its requests.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -11,25 +11,27 @@ use crate::Error;
 /// The variable that [`Fault::from_env`] reads.
 pub const VARIABLE: &str = "LLM_API_FAULT";
 
-/// What goes wrong, and at which decode after the start, counted from 1.
-/// Written `decode:N` or `panic:N`.
+/// What goes wrong once, and at which time since the start, counted from 1.
+/// Written `decode:N`, `panic:N` or `context:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The decode fails; its sequences must be removed.
     Decode(u64),
     /// The decode panics.
     Panic(u64),
+    /// No context can be made; the first one belongs to the load.
+    Context(u64),
 }
 
 impl Fault {
-    /// The fault that the environment orders, if any.
+    /// The faults that the environment orders, with commas between them.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if the variable cannot be understood.
-    pub fn from_env() -> Result<Option<Self>, Error> {
+    pub fn from_env() -> Result<Vec<Self>, Error> {
         match env::var_os(VARIABLE) {
-            None => Ok(None),
-            Some(text) => text.to_string_lossy().parse().map(Some),
+            None => Ok(Vec::new()),
+            Some(text) => text.to_string_lossy().split(',').map(str::parse).collect(),
         }
     }
 }
@@ -43,11 +45,14 @@ impl FromStr for Fault {
             match kind {
                 "decode" => Some(Self::Decode(nth)),
                 "panic" => Some(Self::Panic(nth)),
+                "context" => Some(Self::Context(nth)),
                 _ => None,
             }
         });
         parsed.ok_or_else(|| {
-            Error::Unsupported(format!("{VARIABLE} is {text:?}, not decode:N or panic:N"))
+            Error::Unsupported(format!(
+                "{VARIABLE} has {text:?}, not decode:N, panic:N or context:N"
+            ))
         })
     }
 }
@@ -57,25 +62,29 @@ impl fmt::Display for Fault {
         match self {
             Self::Decode(nth) => write!(f, "decode:{nth}"),
             Self::Panic(nth) => write!(f, "panic:{nth}"),
+            Self::Context(nth) => write!(f, "context:{nth}"),
         }
     }
 }
 
-/// A loader whose model has a fault, or none.
+/// A loader whose model has faults, or none.
 #[derive(Debug)]
 pub struct Faulty<L> {
     loader: L,
-    fault: Option<Fault>,
+    faults: Vec<Fault>,
+    /// Contexts so far.
+    contexts: u64,
     /// Decodes so far, over all contexts: a fault comes once.
     decodes: u64,
 }
 
 impl<L: Loader> Faulty<L> {
     /// The decode to fail is counted from here, over all contexts.
-    pub fn new(loader: L, fault: Option<Fault>) -> Self {
+    pub fn new(loader: L, faults: impl IntoIterator<Item = Fault>) -> Self {
         Self {
             loader,
-            fault,
+            faults: faults.into_iter().collect(),
+            contexts: 0,
             decodes: 0,
         }
     }
@@ -87,14 +96,19 @@ impl<L: Loader> Loader for Faulty<L> {
     }
 
     fn with_model(&mut self, serve: &mut dyn FnMut(&mut dyn Model)) -> Result<(), Error> {
-        let Some(fault) = self.fault else {
+        if self.faults.is_empty() {
             return self.loader.with_model(serve);
-        };
-        let decodes = &mut self.decodes;
+        }
+        self.contexts += 1;
+        let fault = Fault::Context(self.contexts);
+        if self.faults.contains(&fault) {
+            return Err(Error::ModelLoad(format!("{VARIABLE}={fault}")));
+        }
+        let (faults, decodes) = (&self.faults, &mut self.decodes);
         self.loader.with_model(&mut |model| {
             serve(&mut FaultyModel {
                 model,
-                fault,
+                faults,
                 decodes,
             })
         })
@@ -103,7 +117,7 @@ impl<L: Loader> Loader for Faulty<L> {
 
 struct FaultyModel<'a> {
     model: &'a mut dyn Model,
-    fault: Fault,
+    faults: &'a [Fault],
     decodes: &'a mut u64,
 }
 
@@ -114,13 +128,12 @@ impl Model for FaultyModel<'_> {
 
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         *self.decodes += 1;
-        match self.fault {
-            Fault::Decode(nth) if nth == *self.decodes => {
-                Err(DecodeError::Failed(format!("{VARIABLE}={}", self.fault)))
-            }
-            Fault::Panic(nth) if nth == *self.decodes => panic!("{VARIABLE}={}", self.fault),
-            _ => self.model.decode(rows),
+        let (failed, panic) = (Fault::Decode(*self.decodes), Fault::Panic(*self.decodes));
+        assert!(!self.faults.contains(&panic), "{VARIABLE}={panic}");
+        if self.faults.contains(&failed) {
+            return Err(DecodeError::Failed(format!("{VARIABLE}={failed}")));
         }
+        self.model.decode(rows)
     }
 
     fn logits(&self, row: usize) -> &[f32] {

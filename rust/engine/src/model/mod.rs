@@ -5,6 +5,7 @@ pub mod fake;
 pub mod fault;
 #[cfg(feature = "llama")]
 pub mod llama;
+pub mod loading;
 
 use std::sync::Arc;
 
@@ -78,6 +79,8 @@ pub struct ModelInfo {
     pub sequences: usize,
     /// Tokens that one [`Model::decode`] takes.
     pub batch: usize,
+    /// Tokens of context that the model was trained with; 0: not known.
+    pub trained_context: usize,
     /// Whether positions can be moved (context shift).
     pub can_shift: bool,
     /// Whether the tail of a sequence can be removed (false for recurrent

@@ -1,12 +1,12 @@
 //! A decode that fails, a model that panics, a loader that cannot.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
 use llm_engine::model::fake::FakeLoader;
-use llm_engine::model::fault::Fault;
+use llm_engine::model::fault::{Fault, Faulty};
 use llm_engine::model::{DecodeError, Loader, Model, ModelInfo, Row, SeqId, Vocab};
-use llm_engine::{Engine, Error, FinishReason};
+use llm_engine::{Engine, Error, FinishReason, State};
 
 use crate::harness::{Bench, config, expect_panics, limited, request, watched};
 
@@ -198,6 +198,7 @@ fn a_model_that_always_panics_is_given_up() {
         };
         assert_eq!(ends, 4, "one context, made again three times");
         assert!(matches!(reason, Error::Panicked(why) if why.contains("a mine")));
+        assert_eq!(bench.engine.state(), State::Failed);
         bench.engine.close();
         assert_eq!(bench.engine.stats().rebuilds, 3);
     });
@@ -215,6 +216,92 @@ fn a_model_that_panics_now_and_then_is_not() {
                 .any(|reply| reply.reason == FinishReason::Length)
         );
         assert!(bench.engine.stats().rebuilds > 10);
+    });
+}
+
+/// Holds every context after the first up, until it is told to go on.
+struct Gated {
+    loader: FakeLoader,
+    contexts: usize,
+    gate: Arc<Barrier>,
+}
+
+impl Loader for Gated {
+    fn load(&mut self) -> Result<Arc<dyn Vocab>, Error> {
+        self.loader.load()
+    }
+
+    fn with_model(&mut self, serve: &mut dyn FnMut(&mut dyn Model)) -> Result<(), Error> {
+        self.contexts += 1;
+        if self.contexts > 1 {
+            self.gate.wait();
+        }
+        self.loader.with_model(serve)
+    }
+}
+
+fn gated(faults: &[Fault]) -> (Bench, Arc<Barrier>) {
+    let loader = FakeLoader::new("batch=64;hash".parse().unwrap(), 512, 2);
+    let control = loader.control();
+    let gate = Arc::new(Barrier::new(2));
+    let gated = Gated {
+        loader,
+        contexts: 0,
+        gate: Arc::clone(&gate),
+    };
+    let faulty = Faulty::new(gated, faults.to_vec());
+    let engine = Engine::start(config(256, 512, 2, 2), faulty).expect("the engine starts");
+    (Bench::of(engine, control), gate)
+}
+
+#[test]
+fn who_comes_during_a_rebuild_waits_for_it() {
+    expect_panics();
+    watched(|| {
+        let (mut bench, gate) = gated(&[Fault::Panic(3)]);
+        assert_eq!(bench.engine.state(), State::Ready);
+        let broken = bench.alone(limited("before", 9));
+        assert!(matches!(
+            broken.reason,
+            FinishReason::Error(Error::Panicked(_))
+        ));
+        assert_eq!(bench.engine.state(), State::Rebuilding);
+        let ids: Vec<_> = (0..4).map(|_| bench.submit(limited("during", 9))).collect();
+        assert_eq!(
+            bench.refused(request("more")),
+            Error::QueueFull { queue: 2 }
+        );
+        bench.engine.cancel(ids[1]);
+        gate.wait();
+        let reasons: Vec<_> = bench.replies(&ids).into_iter().map(|r| r.reason).collect();
+        let mut wanted = vec![FinishReason::Length; 4];
+        wanted[1] = FinishReason::Cancelled;
+        assert_eq!(reasons, wanted);
+        assert_eq!(bench.engine.state(), State::Ready);
+        bench.assert_idle();
+    });
+}
+
+#[test]
+fn who_waits_for_a_rebuild_that_fails_for_good_is_told() {
+    expect_panics();
+    watched(|| {
+        let (mut bench, gate) = gated(&[
+            Fault::Panic(3),
+            Fault::Context(3),
+            Fault::Context(4),
+            Fault::Panic(4),
+        ]);
+        bench.alone(limited("before", 9));
+        let waiting = bench.submit(limited("during", 9));
+        gate.wait(); // the second context panics at once, and the next two cannot be made
+        let reply = bench.reply(waiting);
+        assert!(matches!(reply.reason, FinishReason::Error(_)), "{reply:?}");
+        bench.engine.close();
+        assert_eq!(bench.engine.state(), State::Failed);
+        assert!(
+            matches!(bench.refused(request("x")), Error::ModelLoad(why) if why.contains("context:4"))
+        );
     });
 }
 
@@ -263,7 +350,10 @@ fn a_model_that_does_not_load_is_an_error() {
 fn faults_are_written_as_documented() {
     assert_eq!("decode:7".parse(), Ok(Fault::Decode(7)));
     assert_eq!("panic:1".parse(), Ok(Fault::Panic(1)));
-    assert_eq!(Fault::Panic(12).to_string(), "panic:12");
+    assert_eq!("context:2".parse(), Ok(Fault::Context(2)));
+    for fault in [Fault::Decode(1), Fault::Panic(12), Fault::Context(3)] {
+        assert_eq!(fault.to_string().parse(), Ok(fault));
+    }
     for wrong in [
         "",
         "decode",

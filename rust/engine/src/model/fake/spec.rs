@@ -1,5 +1,6 @@
 //! What the scripted model is told to do, and how that is written.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -21,8 +22,9 @@ pub enum Script {
 /// The script and the properties of the model, written `echo`, `text:Hello` or
 /// `hash`. Before it, each ended by a semicolon, there may be `delay=5ms` (what
 /// a decode takes, in `us`, `ms` or `s`), `batch=64` (rows of a decode at
-/// most), `room=100` (cells that are really there, whatever the model says)
-/// and `no-shift`.
+/// most), `room=100` (cells that are really there, whatever the model says),
+/// `no-shift`, and `gate=/a/fifo` (a file that is read to its end before each
+/// context is made).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FakeSpec {
     /// What it says.
@@ -35,6 +37,8 @@ pub struct FakeSpec {
     pub room: Option<usize>,
     /// Whether positions can be moved.
     pub can_shift: bool,
+    /// Read before each context is made: a named pipe holds it up.
+    pub gate: Option<PathBuf>,
 }
 
 impl From<Script> for FakeSpec {
@@ -45,6 +49,7 @@ impl From<Script> for FakeSpec {
             batch: 512,
             room: None,
             can_shift: true,
+            gate: None,
         }
     }
 }
@@ -78,6 +83,10 @@ impl FakeSpec {
             }),
             ("batch", value) => Some(Self {
                 batch: value.parse().ok()?,
+                ..spec
+            }),
+            ("gate", value) => Some(Self {
+                gate: Some(value.into()),
                 ..spec
             }),
             ("room", value) => Some(Self {
@@ -149,7 +158,7 @@ mod tests {
 
     #[test]
     fn descriptions() {
-        let spec: FakeSpec = "delay=5ms;no-shift;room=100;batch=64;text:a;b=c"
+        let spec: FakeSpec = "delay=5ms;no-shift;room=100;gate=/a b;batch=64;text:a;b=c"
             .parse()
             .unwrap();
         assert_eq!(
@@ -160,6 +169,7 @@ mod tests {
                 batch: 64,
                 room: Some(100),
                 can_shift: false,
+                gate: Some("/a b".into()),
             }
         );
         assert_eq!("echo".parse(), Ok(FakeSpec::from(Script::Echo)));

@@ -62,6 +62,7 @@ impl LlamaModel {
                 cells: cells as usize,
                 sequences: config.sequences as usize,
                 batch: BATCH as usize,
+                trained_context: weights.trained_context(),
                 // Recurrent state has no positions that could be moved, though
                 // llama.cpp says it does: a shift also drops a middle part.
                 can_shift: shifts && !stateful,

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use crate::Error;
+use crate::model::loading::Loading;
 use crate::model::{Loader, Model, Vocab};
 
 pub use backend::{Backends, GGML_VERSION, backends, check_version, llama_version};
@@ -64,14 +65,21 @@ impl LlamaConfig {
 #[derive(Debug)]
 pub struct LlamaLoader {
     config: LlamaConfig,
+    loading: Arc<Loading>,
     weights: Option<Arc<weights::Weights>>,
 }
 
 impl LlamaLoader {
     /// Loads nothing yet.
     pub fn new(config: LlamaConfig) -> Self {
+        Self::watched(config, Arc::default())
+    }
+
+    /// The same, for those who watch it load.
+    pub fn watched(config: LlamaConfig, loading: Arc<Loading>) -> Self {
         Self {
             config,
+            loading,
             weights: None,
         }
     }
@@ -81,13 +89,16 @@ impl Loader for LlamaLoader {
     fn load(&mut self) -> Result<Arc<dyn Vocab>, Error> {
         backend::load(&self.config.backends)?;
         let _guard = guard::Guard::watch(&self.config.path);
-        let weights = Arc::new(weights::Weights::load(&self.config)?);
+        let weights = Arc::new(weights::Weights::load(&self.config, &self.loading)?);
         self.weights = Some(Arc::clone(&weights));
         Ok(Arc::new(vocab::LlamaVocab::new(weights)?))
     }
 
     fn with_model(&mut self, serve: &mut dyn FnMut(&mut dyn Model)) -> Result<(), Error> {
         let weights = self.weights.as_ref().ok_or(Error::Closed)?;
+        if self.loading.is_cancelled() {
+            return Err(Error::Closed);
+        }
         let guard = guard::Guard::watch(&self.config.path);
         let mut model = context::LlamaModel::new(Arc::clone(weights), &self.config)?;
         drop(guard);

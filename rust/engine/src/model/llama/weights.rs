@@ -1,10 +1,10 @@
 //! A model file in memory.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_void};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::ptr::NonNull;
+use std::ptr::{NonNull, from_ref};
 
 use llama_cpp_sys_2 as sys;
 
@@ -12,6 +12,7 @@ use super::LlamaConfig;
 use super::backend::{clear_log, install_kernels, logged, path_to_c, text};
 use crate::Error;
 use crate::model::Kernels;
+use crate::model::loading::Loading;
 
 /// A loaded model. The vocabulary and every context hold it by `Arc`; the
 /// memory goes with the last of them.
@@ -36,7 +37,7 @@ impl Drop for Weights {
 }
 
 impl Weights {
-    pub(super) fn load(config: &LlamaConfig) -> Result<Self, Error> {
+    pub(super) fn load(config: &LlamaConfig, loading: &Loading) -> Result<Self, Error> {
         let path = &config.path;
         let refuse = |reason: &str| Error::ModelLoad(format!("{}: {reason}", path.display()));
         let size = check_file(path).map_err(|reason| refuse(&reason))?;
@@ -55,13 +56,22 @@ impl Weights {
         // SAFETY: plain data without invariants.
         let mut params = unsafe { sys::llama_model_default_params() };
         params.n_gpu_layers = config.gpu_layers;
+        params.progress_callback = Some(report);
+        params.progress_callback_user_data = from_ref(loading).cast_mut().cast();
         let installed = config.kernels.then(install_kernels);
         let offer = installed == Some(Ok(()));
         clear_log();
         let (model, report) = llm_kernels::ggml::observe(offer, || {
-            // SAFETY: `name` outlives the call; the parameters hold no pointers.
+            // SAFETY: `name` and `loading` outlive the call.
             unsafe { sys::llama_model_load_from_file(name.as_ptr(), params) }
         });
+        if loading.is_cancelled() {
+            if !model.is_null() {
+                // SAFETY: nobody else has it.
+                unsafe { sys::llama_model_free(model) }
+            }
+            return Err(Error::Closed);
+        }
         let kernels = match installed {
             None => Kernels::Off,
             Some(Ok(())) => Kernels::On(report.to_string()),
@@ -181,6 +191,13 @@ impl Weights {
         }
     }
 
+    /// Tokens of context that the model was trained with; 0: not known.
+    pub(super) fn trained_context(&self) -> usize {
+        // SAFETY: the model is valid, and this only reads it.
+        let tokens = unsafe { sys::llama_model_n_ctx_train(self.as_ptr()) };
+        usize::try_from(tokens).unwrap_or(0)
+    }
+
     /// Whether our own kernels compute with these.
     pub(super) fn kernels(&self) -> &Kernels {
         &self.kernels
@@ -205,6 +222,12 @@ fn byte_of(text: &[u8]) -> Option<u8> {
 fn digit(text: u8) -> Option<u8> {
     let digit = char::from(text).to_digit(16)? as u8;
     (!text.is_ascii_lowercase()).then_some(digit)
+}
+
+/// Called by llama.cpp after each piece of the weights; false makes it stop.
+unsafe extern "C" fn report(progress: f32, loading: *mut c_void) -> bool {
+    // SAFETY: what `Weights::load` passed, which outlives the load.
+    unsafe { &*loading.cast::<Loading>() }.report(progress)
 }
 
 /// Looks at what can be said about a file better than llama.cpp says it;
