@@ -29,7 +29,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo-model run test test-rust test-python check fmt docs wheel wheel-test \
-	vendor licenses replay-samplers replay-templates bench bench-kernels bench-sampler \
+	vendor licenses replay-samplers replay-templates bench bench-engine bench-kernels bench-sampler \
 	kernels-asan clean
 
 help: ## list the targets
@@ -116,7 +116,16 @@ bench-sampler: build ## time llama.cpp's default chain of samplers and ours in t
 	$(CARGO) build -q $(RELEASE) --workspace --examples $(VENDORED)
 	LD_LIBRARY_PATH="$(CURDIR)/python/llm_api/lib" $(CARGO_TARGET_DIR)/release/examples/sampler_speed
 
-bench: ## criterion benches that need no model
+$(VENV)/.bench: $(VENV)/.created pyproject.toml
+	$(BIN)/pip install -q --group bench
+	touch $@
+
+bench: build demo-model $(VENV)/.bench ## llama-server and ours side by side, into docs/performance.md: SCENES="streams8-smollm2 …" GEMMA=a.gguf
+	$(CARGO) build -q $(RELEASE) --workspace --examples $(VENDORED)
+	PYTHONPATH=benches $(BIN)/python -m serving $(if $(GEMMA),--gemma $(GEMMA)) $(SCENES)
+	PYTHONPATH=benches $(BIN)/python -m serving.report
+
+bench-engine: ## criterion benches that need no model
 	cargo bench --manifest-path benches/Cargo.toml
 
 # --- ship ------------------------------------------------------------------

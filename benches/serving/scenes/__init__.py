@@ -1,0 +1,13 @@
+"""All scenes, in the order of the table."""
+
+from serving.bench import Scene
+from serving.scenes import crowded, parts, prompts, server_bound, start, streams
+
+SCENES: tuple[Scene, ...] = (
+    *streams.SCENES,
+    *server_bound.SCENES,
+    *prompts.SCENES,
+    *parts.SCENES,
+    *crowded.SCENES,
+    *start.SCENES,
+)

@@ -1,0 +1,118 @@
+"""Long prompts: a second turn, a system prompt that many share, one that arrives among streams."""
+
+from serving.bench import Bench, Scene, in_turns, warm_up
+from serving.dialects import Ask
+from serving.figures import Row, all_begun, longest_gap
+from serving.servers import LoadError, Server, Sizes, ours, running
+
+_WORDS = (
+    "The harbour lay quiet under a pale sky while the boats came home one after another and the "
+    "men on the pier counted crates of fish, wrote numbers into a book and spoke of the weather. "
+).split()
+_WORDS_PER_TOKEN = 0.87
+"""Of the text above, with the vocabulary of SmolLM2."""
+
+
+def prose(tokens: int, beginning: str) -> str:
+    """Return about so many tokens of text; what begins otherwise shares nothing."""
+    words = int(tokens * _WORDS_PER_TOKEN)
+    return beginning + " " + " ".join(_WORDS[n % len(_WORDS)] for n in range(words))
+
+
+def _second_turn(bench: Bench) -> list[Row]:
+    sizes = Sizes(bench.model("SmolLM2"), 4096, 2)
+
+    def measure(server: Server, turn: int) -> tuple[float, float]:
+        first = prose(2000, f"Chat {turn}.") + "\nUser: What happened next?\nAnswer:"
+        (opening,) = server.ask(Ask(first, 32)).streams
+        second = first + opening.text + "\nUser: And after that, who came?\nAnswer:"
+        (answer,) = server.ask(Ask(second, 8)).streams
+        return opening.first - opening.sent, answer.first - answer.sent
+
+    with running(bench.kinds, sizes, bench.work) as servers:
+        warm_up(servers, 1)
+        times = in_turns(servers, bench.rounds or 3, measure)
+    rows = []
+    for kernels in (False, True):
+        own = times[ours("auto" if kernels else "off").name]
+        peer = times["llama-server"]
+        seconds = [second for _, second in own]
+        rows += [
+            Row(
+                "second turn of a chat after 2,000 tokens, time to first text",
+                "s",
+                seconds,
+                [first for first, _ in own],
+                1 / 15,
+                kernels,
+                at_least=False,
+                base_name="ours, first turn",
+            ),
+            Row(
+                "the same",
+                "s",
+                seconds,
+                [second for _, second in peer],
+                1.0,
+                kernels,
+                at_least=False,
+            ),
+        ]
+    return rows
+
+
+def _shared_prompt(bench: Bench) -> list[Row]:
+    sizes = Sizes(bench.model("SmolLM2"), 1536, 8)
+
+    def measure(server: Server, turn: int) -> float:
+        system = prose(1000, f"Instructions {turn}.")
+        asks = (Ask(f"{system}\nUser {n} asks: what is {n} and {n}?\nAnswer:", 4) for n in range(8))
+        return all_begun(server.ask(*asks))
+
+    with running(bench.kinds, sizes, bench.work) as servers:
+        warm_up(servers, 8)
+        times = in_turns(servers, bench.rounds or 2, measure)
+    return _rows("8 requests share a prompt of 1,000 tokens: all first texts", "s", times, 0.4)
+
+
+def _long_prompt_arrives(bench: Bench) -> list[Row]:
+    sizes = Sizes(bench.model("SmolLM2"), 4096, 5)
+
+    def measure(server: Server, turn: int) -> float:
+        short: list[tuple[Ask, float | None]] = [
+            (Ask(f"{turn}.{n}: once upon a time there", 160), None) for n in range(4)
+        ]
+        long = Ask(prose(3500, f"Report {turn}."), 1)
+        streams = server.ask_later([*short, (long, 0.5)]).streams
+        if all(stream.last < streams[4].sent for stream in streams[:4]):
+            raise LoadError("the streams had ended when the long prompt came")
+        return longest_gap(streams[:4], since=streams[4].sent)
+
+    with running(bench.kinds, sizes, bench.work) as servers:
+        warm_up(servers, 4)
+        gaps = in_turns(servers, bench.rounds or 2, measure)
+    label = "a prompt of 3,500 tokens comes while 4 streams run: their longest gap"
+    return _rows(label, "s", gaps, 0.5)
+
+
+def _rows(label: str, unit: str, figures: dict[str, list[float]], goal: float) -> list[Row]:
+    """Make rows of figures that should be small."""
+    return [
+        Row(
+            label,
+            unit,
+            figures[ours("auto" if kernels else "off").name],
+            figures["llama-server"],
+            goal,
+            kernels,
+            at_least=False,
+        )
+        for kernels in (False, True)
+    ]
+
+
+SCENES = (
+    Scene("second-turn", _second_turn),
+    Scene("shared-prompt", _shared_prompt),
+    Scene("long-prompt", _long_prompt_arrives),
+)
