@@ -1,5 +1,6 @@
 //! Puts the vehicle behind ggml's CPU device: checks that its structs are what
-//! `bindings.rs` says, then replaces five of their function pointers.
+//! `bindings.rs` says, then replaces four of their function pointers, and two
+//! of each new backend.
 //!
 //! ```text
 //! registry.get_proc_address → the list of extra buffer types has ours first,
@@ -13,6 +14,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use llama_cpp_sys_2 as sys;
@@ -36,6 +38,8 @@ struct Originals {
 
 static ORIGINALS: OnceLock<Originals> = OnceLock::new();
 static TIER: OnceLock<Tier> = OnceLock::new();
+/// Whether the self-test has passed: weights are packed only after that.
+static PASSED: AtomicBool = AtomicBool::new(false);
 static INSTALLED: Mutex<Option<Result<Tier, String>>> = Mutex::new(None);
 
 const GET_EXTRA_BUFFER_TYPES: &CStr = c"ggml_backend_dev_get_extra_bufts";
@@ -94,22 +98,26 @@ fn try_install(choice: Option<Tier>) -> Result<Tier, String> {
 
     // SAFETY: ggml keeps both structs in writable statics. Another model may
     // be computing: it reads a pointer as it was or as it is now, and both are
-    // right for weights that are not ours.
+    // right for weights that are not ours. Backends come last: theirs is what
+    // needs the others.
     unsafe {
         (*registry).interface.get_proc_address = Some(get_proc_address);
-        (*interface).init_backend = Some(init_backend);
         (*interface).supports_op = Some(supports_op);
         (*interface).supports_buft = Some(supports_buffer_type);
+        (*interface).init_backend = Some(init_backend);
     }
     self_test::run(device).inspect_err(|_| {
-        // SAFETY: as above.
+        // SAFETY: as above, in the opposite order. A backend that was made
+        // meanwhile stays ours and computes what has no packed weights, which
+        // is all there is, as ggml does.
         unsafe {
-            (*registry).interface.get_proc_address = Some(originals.get_proc_address);
             (*interface).init_backend = Some(originals.init_backend);
-            (*interface).supports_op = Some(originals.supports_op);
             (*interface).supports_buft = Some(originals.supports_buffer_type);
+            (*interface).supports_op = Some(originals.supports_op);
+            (*registry).interface.get_proc_address = Some(originals.get_proc_address);
         }
     })?;
+    PASSED.store(true, Ordering::Release);
     Ok(tier)
 }
 
@@ -194,7 +202,7 @@ unsafe extern "C" fn get_extra_buffer_types(device: *mut Device) -> *mut *mut Bu
 
     // SAFETY: passed on.
     let others = unsafe { (originals().get_extra_buffer_types)(device) };
-    if !report::offers() {
+    if !PASSED.load(Ordering::Acquire) || !report::offers() {
         return others;
     }
     let list = LIST.get_or_init(|| {

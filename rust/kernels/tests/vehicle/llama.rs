@@ -63,16 +63,24 @@ unsafe impl Sync for Model {}
 
 impl Model {
     pub fn load(path: impl AsRef<Path>, kernels: bool, mmap: bool) -> (Model, Report) {
+        let mode = match mmap {
+            true => sys::LLAMA_LOAD_MODE_MMAP,
+            false => sys::LLAMA_LOAD_MODE_NONE,
+        };
+        Self::load_by(path, kernels, mode)
+    }
+
+    pub fn load_by(
+        path: impl AsRef<Path>,
+        kernels: bool,
+        mode: sys::llama_load_mode,
+    ) -> (Model, Report) {
         start();
         let path = CString::new(path.as_ref().to_str().unwrap()).unwrap();
         let (model, report) = observe(kernels, || unsafe {
             let mut params = sys::llama_model_default_params();
             params.n_gpu_layers = 0;
-            params.load_mode = if mmap {
-                sys::LLAMA_LOAD_MODE_MMAP
-            } else {
-                sys::LLAMA_LOAD_MODE_NONE
-            };
+            params.load_mode = mode;
             sys::llama_model_load_from_file(path.as_ptr(), params)
         });
         assert!(!model.is_null());
@@ -96,6 +104,17 @@ impl Model {
         tokens
     }
 
+    /// A value of the file, as text.
+    pub fn value(&self, key: &std::ffi::CStr) -> String {
+        let mut text = vec![0_u8; 256];
+        let length = unsafe {
+            let target = text.as_mut_ptr().cast();
+            sys::llama_model_meta_val_str(self.0, key.as_ptr(), target, text.len())
+        };
+        text.truncate(usize::try_from(length).unwrap());
+        String::from_utf8(text).unwrap()
+    }
+
     pub fn n_vocab(&self) -> usize {
         unsafe { sys::llama_vocab_n_tokens(sys::llama_model_get_vocab(self.0)) as usize }
     }
@@ -104,6 +123,18 @@ impl Model {
 impl Drop for Model {
     fn drop(&mut self) {
         unsafe { sys::llama_model_free(self.0) }
+    }
+}
+
+/// A LoRA adapter.
+pub struct Adapter<'a>(*mut sys::llama_adapter_lora, PhantomData<&'a Model>);
+
+impl<'a> Adapter<'a> {
+    pub fn load(model: &'a Model, path: &Path) -> Adapter<'a> {
+        let path = CString::new(path.to_str().unwrap()).unwrap();
+        let adapter = unsafe { sys::llama_adapter_lora_init(model.0, path.as_ptr()) };
+        assert!(!adapter.is_null());
+        Adapter(adapter, PhantomData)
     }
 }
 
@@ -147,6 +178,16 @@ impl<'a> Context<'a> {
             n_vocab: model.n_vocab(),
             model: PhantomData,
         }
+    }
+
+    /// Computes with an adapter from now on, or with none.
+    pub fn set_adapter(&mut self, adapter: Option<&Adapter<'a>>) {
+        let mut adapters: Vec<_> = adapter.iter().map(|adapter| adapter.0).collect();
+        let status = unsafe {
+            let list = adapters.as_mut_ptr();
+            sys::llama_set_adapters_lora(self.context, list, adapters.len(), &mut 1.0)
+        };
+        assert_eq!(status, 0);
     }
 
     /// Decodes one batch; the logits that are wanted.

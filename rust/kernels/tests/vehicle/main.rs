@@ -1,6 +1,7 @@
 //! Our kernels behind llama.cpp's CPU backend.
 #![cfg(feature = "ggml")]
 
+mod adapter;
 mod llama;
 mod model;
 mod products;

@@ -1,7 +1,10 @@
 //! A real model with our kernels and without. `LLM_API_TEST_MODEL` names a
 //! GGUF file.
 
-use crate::llama::{Context, Model, test_model};
+use llama_cpp_sys_2 as sys;
+
+use crate::adapter;
+use crate::llama::{Adapter, Context, Model, test_model};
 
 const PROMPT: &str = "The history of bread is long. The first bakers";
 
@@ -56,15 +59,59 @@ fn text_is_as_without_our_kernels() {
 }
 
 #[test]
-fn a_mapped_file_and_a_read_one_are_the_same() {
+fn all_ways_to_read_the_file_are_the_same() {
     let Some(path) = test_model() else { return };
-    let logits = [true, false].map(|mmap| {
-        let (model, report) = Model::load(&path, true, mmap);
+    let modes = [
+        sys::LLAMA_LOAD_MODE_MMAP,
+        sys::LLAMA_LOAD_MODE_NONE,
+        sys::LLAMA_LOAD_MODE_DIRECT_IO,
+    ];
+    let mut first = None;
+    for mode in modes {
+        let (model, report) = Model::load_by(&path, true, mode);
         assert!(!report.taken.is_empty());
         let tokens = model.tokenize(PROMPT);
-        Context::new(&model, 1).decode(&tokens, 0)
+        let found = (report, Context::new(&model, 1).decode(&tokens, 0));
+        assert!(*first.get_or_insert(found.clone()) == found, "mode {mode}");
+    }
+}
+
+#[test]
+fn adapters_are_added_as_without_our_kernels() {
+    let Some(path) = test_model() else { return };
+    let (stock, _) = Model::load(&path, false, true);
+    let (ours, _) = Model::load(&path, true, true);
+    if ours.value(c"general.architecture") != "llama" {
+        return eprintln!("not run: the adapter is one for SmolLM2");
+    }
+    let file = std::env::temp_dir().join(format!("llm-kernels-{}.gguf", std::process::id()));
+    adapter::write(&file, &ours);
+    let tokens = ours.tokenize(PROMPT);
+    let [(stock_before, stock_with), (before, with)] = [&stock, &ours].map(|model| {
+        let adapter = Adapter::load(model, &file);
+        let mut context = Context::new(model, 2);
+        let before = context.decode(&tokens, 0);
+        context.clear();
+        context.set_adapter(Some(&adapter));
+        let with = context.decode(&tokens, 0);
+        context.clear();
+        context.set_adapter(None);
+        assert!(context.decode(&tokens, 0) == before);
+        (before, with)
     });
-    assert!(logits[0] == logits[1]);
+    std::fs::remove_file(&file).unwrap();
+    // Random changes make a model sensitive to rounding.
+    let changed = divergence(&stock_before, &stock_with);
+    assert!(
+        changed > 0.1,
+        "the adapter changes next to nothing: {changed}"
+    );
+    let kl = divergence(&stock_with, &with);
+    assert!(
+        kl < changed / 4.0,
+        "{kl} with the adapter, which changes {changed}"
+    );
+    assert!(divergence(&stock_before, &before) < 0.02);
 }
 
 #[test]
