@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from llm_api import flags
 from llm_api.address import Address, UnixAddress, parse_address
 from llm_api.config import ConfigError, load_settings
+from llm_api.limits import LIMIT_FLAGS, Limits
 from llm_api.options import DEFAULTS, OPTIONS, Scope
 from llm_api.proxies import TrustedProxies
 
@@ -64,6 +65,17 @@ def test_the_contracts_defaults():
         "apiKeyFile": "",
         "allowedHosts": [],
         "corsOrigins": [],
+        "maxConnections": 1000,
+        "maxStreams": 100,
+        "maxPerClient": 0,
+        "maxHeaderBytes": 32768,
+        "maxBodyBytes": 1048576,
+        "maxFields": 1000,
+        "maxPromptBytes": 1048576,
+        "headerTimeout": 30,
+        "bodyTimeout": 30,
+        "idleTimeout": 75,
+        "stallTimeout": 30,
         "logPrompts": False,
         "tokens": 0,
         "maxTime": 0,
@@ -111,14 +123,26 @@ def test_every_flag_reaches_the_settings(name):
     if option.scope is Scope.GENERATION:
         assert made.generation[option.key] == OTHERS[name]
     else:
-        holder = made.engine if hasattr(made.engine, option.key) else made.server
-        assert getattr(holder, option.key) == OTHERS[name]
+        key = LIMIT_FLAGS.get(name, option.key)
+        holders = (made.engine, made.server, made.server.limits)
+        assert OTHERS[name] in [getattr(holder, key, None) for holder in holders]
 
 
 def test_the_pool_is_context_times_parallel_unless_given():
     assert settings("-context", "100", "-parallel", "3").engine.pool == 300
     assert settings("-context", "100", "-pool", "100").engine.pool == 100
     assert refusal("-pool", "511") == "pool: must be at least the context (512 tokens), not 511"
+
+
+def test_limits():
+    assert settings().server.limits == Limits()
+    assert settings("-max-header-bytes", "100").server.limits.header_block == 200
+    for flag, reason in {
+        "max-body-bytes": "must be at least 1",
+        "idle-timeout": "must be greater than 0",
+    }.items():
+        with pytest.raises(flags.FlagError, match=reason):
+            settings(f"-{flag}=0")
 
 
 def test_stop_rules():

@@ -19,6 +19,7 @@ from llm_api import flags
 from llm_api.address import Address, AddressError, UnixAddress, parse_address, parse_mode
 from llm_api.api_keys import ApiKeyError, ApiKeys
 from llm_api.errors import StopPatternError
+from llm_api.limits import Limits, limits_from
 from llm_api.models import ModelNameError, resolve_model
 from llm_api.options import GENERATION, OPTIONS, Option, OptionError, Scope, Value, unknown
 from llm_api.origins import parse_hosts, parse_origins
@@ -71,6 +72,7 @@ class ServerSettings:
     allowed_hosts: frozenset[str] = frozenset()
     cors_origins: frozenset[str] = frozenset()
     trusted_proxies: TrustedProxies = field(default_factory=TrustedProxies)
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,7 @@ def load_settings(parsed: flags.Parsed) -> Settings:
             api_keys=_api_keys(values["api-key"], values["api-key-file"]),
             allowed_hosts=_parsed("allowed-hosts", parse_hosts, values),
             cors_origins=_parsed("cors-origins", parse_origins, values),
+            limits=limits_from(values),
         ),
         engine=engine,
         chat=_chat(values),

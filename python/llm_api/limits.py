@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Final
+
+__all__ = ["LIMIT_FLAGS", "Limits", "limits_from"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +25,20 @@ class Limits:
     fields: int = 1000
     """Form fields, query and body together; more are answered 400."""
 
+    prompt: int = 1 << 20
+    """A longer prompt, as the template has made it, is answered 413."""
+
+    per_client: int = 0
+    """Requests at work or waiting from one address, 0 = any; one more is answered 429."""
+
     header_timeout: float = 30.0
-    """From accepting a connection, or the end of its last reply, to the end of the headers."""
+    """From accepting a connection, or the first byte of a request, to the end of the headers."""
 
     body_timeout: float = 30.0
     """From the end of the headers to the end of the body."""
+
+    idle_timeout: float = 75.0
+    """From the end of the last reply to the first byte of the next request."""
 
     connections: int = 1000
     """Open connections; one more is told 503 and closed."""
@@ -56,3 +69,26 @@ class Limits:
 
     resets_per_second: float = 50.0
     """How fast a client may give requests up for ever."""
+
+
+LIMIT_FLAGS: Final[Mapping[str, str]] = {
+    "max-connections": "connections",
+    "max-streams": "streams",
+    "max-per-client": "per_client",
+    "max-header-bytes": "headers",
+    "max-body-bytes": "body",
+    "max-fields": "fields",
+    "max-prompt-bytes": "prompt",
+    "header-timeout": "header_timeout",
+    "body-timeout": "body_timeout",
+    "idle-timeout": "idle_timeout",
+    "stall-timeout": "write_stall",
+}
+"""The flags of those limits that have one."""
+
+
+def limits_from(values: Mapping[str, Any]) -> Limits:
+    """Take the limits out of the checked values of all flags."""
+    given = {name: values[flag] for flag, name in LIMIT_FLAGS.items()}
+    # Packed, or spread over fields that we count without their overhead.
+    return Limits(**given, header_block=2 * given["headers"])

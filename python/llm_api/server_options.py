@@ -4,6 +4,7 @@ import os
 from functools import partial
 from typing import Final
 
+from llm_api.limits import LIMIT_FLAGS, Limits
 from llm_api.option import Option, Scope
 
 INT32_MAX: Final = 2**31 - 1
@@ -18,6 +19,20 @@ def _cores() -> int:
 
 
 _server = partial(Option, scope=Scope.SERVER)
+
+
+def _limit(name: str, maximum: float, help: str, minimum: float = 1) -> Option:
+    default = getattr(Limits(), LIMIT_FLAGS[name])
+    return _server(
+        name=name,
+        type=type(default),
+        default=default,
+        minimum=0 if isinstance(default, float) else minimum,
+        maximum=maximum,
+        above_minimum=isinstance(default, float),
+        help=help,
+    )
+
 
 SERVER_OPTIONS: Final[tuple[Option, ...]] = (
     _server(
@@ -162,6 +177,35 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         repeated=True,
         help="origins, with commas between, whose web pages may use this server, "
         "as https://example.com",
+    ),
+    _limit("max-connections", 1_000_000, "open connections; one more is told 503 and closed"),
+    _limit("max-streams", 1_000_000, "open requests of one HTTP/2 connection"),
+    _limit(
+        "max-per-client",
+        1_000_000,
+        "requests at work or waiting from one client address (of IPv6 its first 64 bits); "
+        "one more is told 429; 0 = no limit",
+        minimum=0,
+    ),
+    _limit("max-header-bytes", 1 << 20, "bytes of headers of a request; more are told 431"),
+    _limit("max-body-bytes", 1 << 30, "bytes of body of a request; more are told 413"),
+    _limit("max-fields", 1_000_000, "form fields of a request; more are told 400"),
+    _limit(
+        "max-prompt-bytes",
+        1 << 30,
+        "bytes of prompt, as the template has made it; more are told 413",
+    ),
+    _limit("header-timeout", DAY_SECONDS, "seconds to send the headers of a request, else 408"),
+    _limit("body-timeout", DAY_SECONDS, "seconds to send the body of a request, else 408"),
+    _limit(
+        "idle-timeout",
+        DAY_SECONDS,
+        "seconds that a connection may stay open without a request",
+    ),
+    _limit(
+        "stall-timeout",
+        DAY_SECONDS,
+        "seconds that a reader may take nothing of its reply before it is cut",
     ),
     _server(
         name="trusted-proxy",

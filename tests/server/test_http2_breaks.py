@@ -230,7 +230,7 @@ def test_frame_that_is_too_long_is_not_waited_for(http2: Http2Client) -> None:
 def test_idle_connection_is_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     # The client sees the end when it is there, not when the server loses patience.
     monkeypatch.setattr("llm_api.server.http2.connection._GOODBYE_SECONDS", 60)
-    served = serve(limits=Limits(header_timeout=0.2))
+    served = serve(limits=Limits(idle_timeout=0.2))
     with Http2Client(served.port) as client:
         assert client.get("/health").status == 200
         client.wait_closed()
@@ -238,7 +238,7 @@ def test_idle_connection_is_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch
 
 
 def test_running_connection_is_not_idle(serve: Serve) -> None:
-    served = serve(limits=Limits(header_timeout=0.2))
+    served = serve(limits=Limits(idle_timeout=0.2))
     with Http2Client(served.port) as client:
         stream, job = begin(served, client)
         assert not job.cancelled.wait(0.4)

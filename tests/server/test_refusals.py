@@ -239,6 +239,25 @@ class TestTooLarge:
         assert result.returncode == 0
 
 
+class TestPromptBytes:
+    SMALL = Limits(prompt=10)
+
+    @pytest.mark.parametrize("prompt", ["x" * 10, "\xe4" * 5])
+    def test_the_limit_itself_is_taken(self, serve: Serve, prompt: str) -> None:
+        with Raw(serve(ScriptedEngine(echo), limits=self.SMALL).port) as client:
+            client.request("/predict", {"prompt": prompt})
+            assert client.response().text == prompt
+            client.request("/predict", {"prompt": prompt + "x"})
+            assert_refused(client.response(), 413, "prompt", "11 bytes", "at most 10")
+
+    def test_what_the_template_adds_counts(self, serve: Serve) -> None:
+        with Raw(serve(ScriptedEngine(echo), limits=self.SMALL).port) as client:
+            client.request("/chat", {"messages": "x" * 9})
+            assert client.response().status == 200
+            client.request("/chat", {"messages": "x" * 9, "replyPrefix": "y"})
+            assert_refused(client.response(), 413, "prompt", "11 bytes")
+
+
 class TestSlow:
     FAST = Limits(header_timeout=0.2, body_timeout=0.2)
 

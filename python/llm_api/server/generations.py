@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from llm_api.prompt import Prompt, prompt_text
 from llm_api.server.refusals import refusal_for
+from llm_api.server.reply import Refusal
+from llm_api.server.shares import Shares
 from llm_api.server.stream import Engine, Stream
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Generations:
         self._limits = limits
         self._peers = peers
         self._log_texts = log_texts
+        self._shares = Shares(limits.per_client)
         self.running: set[Stream] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -45,6 +48,7 @@ class Generations:
         record = request.record
 
         def note_end(stream: Stream) -> None:
+            give_back()
             end_watch()
             self._forget(stream)
             assert stream.end is not None
@@ -56,6 +60,7 @@ class Generations:
             if stream.transcript is not None:
                 _log.info("%s reply %s", record.id, json.dumps("".join(stream.transcript)))
 
+        give_back = self._shares.take(record.client)
         stream = Stream(reply, engine, self._limits, note_end)
         try:
             prompt, options = read(request)
@@ -63,11 +68,13 @@ class Generations:
             if self._log_texts:
                 _log.info("%s prompt %s", record.id, json.dumps(text))
                 stream.transcript = []
+            self._check_size(text)
             if len(text) <= _SHORT_CHARS:
                 stream.begin(prompt, options)
             else:
                 stream.begin_long(prompt, options)
         except Exception as error:
+            give_back()
             refusal = refusal_for(error)
             if refusal is None:
                 raise
@@ -75,6 +82,11 @@ class Generations:
         end_watch = self._peers.watch(reply.connection)
         self.running.add(stream)
         self._idle.clear()
+
+    def _check_size(self, text: str) -> None:
+        size, limit = len(text.encode()), self._limits.prompt
+        if size > limit:
+            raise Refusal(413, f"the prompt is too large: {size} bytes, at most {limit} are taken")
 
     async def wait_for_all(self) -> None:
         """Wait until no generation is in progress."""

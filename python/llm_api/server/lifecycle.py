@@ -11,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from llm_api.api_keys import ApiKeyError
-from llm_api.limits import Limits
 from llm_api.server import log
 from llm_api.server.app import App
 from llm_api.server.connections import LimitedHTTPServer
@@ -123,7 +122,7 @@ async def _serve(settings: Settings, load: Loader, sockets: Sequence[socket.sock
     # Before anybody can know that we are here, and also where there is nothing to read: the signal
     # would end the process.
     loop.add_signal_handler(signal.SIGHUP, on_hang_up)
-    app = App(settings, Limits())
+    app = App(settings, settings.server.limits)
     server = Server(app, sockets, certificate)
     app.health.load = model_load = ModelLoad(load)
     try:

@@ -338,9 +338,7 @@ class Http2Connection:
 
     def _wait_for_requests(self) -> None:
         self._stop_timer()
-        self._timer = self.loop.call_later(
-            self.limits.header_timeout, self._end, ErrorCodes.NO_ERROR
-        )
+        self._timer = self.loop.call_later(self.limits.idle_timeout, self._end, ErrorCodes.NO_ERROR)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
