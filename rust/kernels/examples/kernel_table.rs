@@ -77,7 +77,8 @@ fn overheads() {
     let (rows, cols, n) = (4096, 4096, 64);
     print!("pack GB/s:");
     for kind in WeightType::ALL {
-        let layout = Layout::new(Tier::Portable, kind, rows, cols).expect("a size that fits");
+        let tier = Tier::detect().expect("a tier for this CPU");
+        let layout = Layout::new(tier, kind, rows, cols).expect("a size that fits");
         let source = vec![0x35; layout.bytes()];
         let packed = std::sync::Mutex::new(vec![0; layout.bytes()]);
         let time = best(1, |_| {

@@ -94,6 +94,12 @@ fn unpacking_gives_back_the_bytes() {
         let layout = Layout::new(Tier::Portable, kind, rows, cols).unwrap();
         let mut packed = vec![0xaa; layout.bytes()];
         layout.pack(&source, &mut packed);
+        for tier in tiers() {
+            let layout = Layout::new(tier, kind, rows, cols).unwrap();
+            let mut same = vec![0x55; layout.bytes()];
+            layout.pack(&source, &mut same);
+            assert!(same == packed, "{tier:?} {kind}");
+        }
         let mut back = vec![0x55; source.len()];
         layout.unpack(&packed, &mut back);
         assert!(source == back, "{kind}");

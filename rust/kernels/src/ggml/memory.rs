@@ -1,15 +1,26 @@
 //! Aligned memory, and giving back pages that were read only once.
 
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::{NonNull, null_mut};
 
 /// A huge page: weights that lie in these need fewer address translations.
+#[cfg(target_os = "linux")]
 const HUGE: usize = 2 << 20;
 
-/// Zeroed bytes, aligned to cache lines; large ones to huge pages.
+/// Zeroed bytes, aligned to cache lines; large ones to huge pages, which the
+/// system brings when they are touched first.
 pub(super) struct Memory {
     data: *mut u8,
-    layout: Layout,
+    len: usize,
+    origin: Origin,
+}
+
+/// Where memory comes from.
+enum Origin {
+    Allocator(Layout),
+    /// A mapping of its own: address and size.
+    #[cfg(target_os = "linux")]
+    System(*mut libc::c_void, usize),
 }
 
 // SAFETY: plain memory; who hands out `as_ptr` answers for the rest.
@@ -21,7 +32,8 @@ impl Default for Memory {
     fn default() -> Memory {
         Memory {
             data: null_mut(),
-            layout: Layout::new::<()>(),
+            len: 0,
+            origin: Origin::Allocator(Layout::new::<()>()),
         }
     }
 }
@@ -29,22 +41,45 @@ impl Default for Memory {
 impl Memory {
     /// `None` if there is not that much.
     pub fn new(bytes: usize) -> Option<Memory> {
-        let align = if bytes < HUGE { 64 } else { HUGE };
-        let layout = Layout::from_size_align(bytes.max(1), align).ok()?;
-        // SAFETY: the size is not 0.
-        let data = NonNull::new(unsafe { alloc(layout) })?;
         #[cfg(target_os = "linux")]
         if bytes >= HUGE {
-            // SAFETY: memory of our own; the call is only advice.
-            unsafe { libc::madvise(data.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+            return Memory::mapped(bytes);
         }
-        // Only now: the first touch of a page decides how large it is.
-        // SAFETY: the memory has this size.
-        unsafe { data.as_ptr().write_bytes(0, layout.size()) };
+        let layout = Layout::from_size_align(bytes.max(1), 64).ok()?;
+        // SAFETY: the size is not 0.
+        let data = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         Some(Memory {
             data: data.as_ptr(),
-            layout,
+            len: layout.size(),
+            origin: Origin::Allocator(layout),
         })
+    }
+
+    /// Pages of the system's: they are zero without being written twice.
+    #[cfg(target_os = "linux")]
+    fn mapped(bytes: usize) -> Option<Memory> {
+        let size = bytes.checked_next_multiple_of(HUGE)?.checked_add(HUGE)?;
+        // SAFETY: a new mapping; the advice is about all of its huge pages.
+        unsafe {
+            let start = libc::mmap(
+                null_mut(),
+                size,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            if start == libc::MAP_FAILED {
+                return None;
+            }
+            let data = start.byte_add(start.addr().next_multiple_of(HUGE) - start.addr());
+            libc::madvise(data, size - HUGE, libc::MADV_HUGEPAGE);
+            Some(Memory {
+                data: data.cast(),
+                len: bytes,
+                origin: Origin::System(start, size),
+            })
+        }
     }
 
     /// Has at least `bytes` bytes afterwards, maybe others; `None` if there are
@@ -61,15 +96,21 @@ impl Memory {
     }
 
     pub fn len(&self) -> usize {
-        self.layout.size()
+        self.len
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if !self.data.is_null() {
+        match self.origin {
+            Origin::Allocator(_) if self.data.is_null() => {}
             // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.data, self.layout) }
+            Origin::Allocator(layout) => unsafe { dealloc(self.data, layout) },
+            // SAFETY: a mapping of our own, which nobody else has.
+            #[cfg(target_os = "linux")]
+            Origin::System(start, size) => unsafe {
+                libc::munmap(start, size);
+            },
         }
     }
 }

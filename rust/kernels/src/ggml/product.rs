@@ -136,6 +136,9 @@ impl Product {
     /// the same products in the same order, with a barrier between products;
     /// `workspace` has room for it and is used by this graph alone.
     pub unsafe fn compute(&self, workspace: &Workspace, thread: usize, threads: usize) {
+        if self.inputs.rows == 0 {
+            return;
+        }
         // SAFETY: each thread has a place of its own.
         let own = unsafe { workspace.own(thread) };
         // SAFETY: as the caller promises.

@@ -1,5 +1,8 @@
 //! Which tensors are packed, and how.
 
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::thread::available_parallelism;
+
 use llama_cpp_sys_2 as sys;
 
 use super::bindings::Tensor;
@@ -40,27 +43,42 @@ impl Packing {
 
     /// Packs all matrices, in several threads if that is worth it.
     pub fn pack(&self, source: &[u8], packed: &mut [u8]) {
-        /// Bytes that a thread packs in about a millisecond.
-        const SHARE: usize = 1 << 20;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = source.len().div_ceil(SHARE).min(cores);
-        let groups = self.layout.groups().div_ceil(threads);
-        let matrices = source.chunks_exact(self.ggml_matrix_bytes());
-        for (source, packed) in matrices.zip(packed.chunks_exact_mut(self.layout.bytes())) {
-            let shares = packed.chunks_mut(groups * self.layout.group_bytes());
-            std::thread::scope(|scope| {
-                for (index, share) in shares.enumerate() {
-                    let first = index * groups;
-                    let range = first..first + share.len() / self.layout.group_bytes();
-                    let pack = move || self.layout.pack_groups(range, source, share);
-                    if first + groups < self.layout.groups() {
-                        scope.spawn(pack);
-                    } else {
-                        pack();
-                    }
-                }
-            });
-        }
+        /// Bytes that a thread takes at once: a huge page. Threads that touch
+        /// the same page first would have it zeroed twice, and smaller
+        /// tensors are packed in the time that starting a thread takes.
+        const SHARE: usize = 2 << 20;
+        static CORES: LazyLock<usize> =
+            LazyLock::new(|| available_parallelism().map_or(1, usize::from));
+        let layout = &self.layout;
+        let groups = (SHARE / layout.group_bytes()).max(1);
+        let matrices = source
+            .chunks_exact(self.ggml_matrix_bytes())
+            .zip(packed.chunks_exact_mut(layout.bytes()));
+        let shares = matrices.flat_map(|(source, packed)| {
+            let shares = packed.chunks_mut(groups * layout.group_bytes());
+            shares.enumerate().map(move |(index, share)| {
+                let first = index * groups;
+                (
+                    first..first + share.len() / layout.group_bytes(),
+                    source,
+                    share,
+                )
+            })
+        });
+        let shares = Mutex::new(shares);
+        let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            while let Some((groups, source, share)) = next() {
+                layout.pack_groups(groups, source, share);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..(source.len() / SHARE).min(*CORES) {
+                // Without it the others do the work.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
     }
 
     /// The inverse of [`pack`](Self::pack).

@@ -147,7 +147,7 @@ impl Layout {
         for (group, packed) in groups.zip(packed.chunks_exact_mut(self.group_bytes())) {
             let rows = self.group_rows(group);
             let source = &source[rows.start * row_bytes..rows.end * row_bytes];
-            pack::pack_group(self.kind, source, row_bytes, packed);
+            pack::pack_group(self.tier, self.kind, source, row_bytes, packed);
         }
     }
 

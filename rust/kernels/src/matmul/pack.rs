@@ -1,7 +1,11 @@
 //! Between ggml's blocks and packed groups. Codes travel as words of 4 bytes,
 //! the 4 values of k of a step.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use super::format::{Format, GROUP, Scales, Spec, WeightType, with_format};
+use crate::dispatch::Tier;
 
 /// The 32 codes of a row's block, as little-endian words.
 type Codes = [u32; 8];
@@ -11,8 +15,22 @@ const BITS_2: u32 = 0x0303_0303;
 const BIT: u32 = 0x0101_0101;
 
 /// Packs up to [`GROUP`] rows of `row_bytes` bytes; missing ones are zero.
-pub(crate) fn pack_group(kind: WeightType, rows: &[u8], row_bytes: usize, packed: &mut [u8]) {
-    with_format!(kind, pack(rows, row_bytes, packed))
+pub(crate) fn pack_group(
+    tier: Tier,
+    kind: WeightType,
+    rows: &[u8],
+    row_bytes: usize,
+    packed: &mut [u8],
+) {
+    assert!(tier.is_available());
+    match tier {
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 | Tier::AvxVnni | Tier::Avx512Vnni if rows.len() == GROUP * row_bytes => {
+            // SAFETY: all of these tiers have AVX2, and all rows are there.
+            unsafe { avx2::pack_group(kind, rows, row_bytes, packed) }
+        }
+        _ => with_format!(kind, pack(rows, row_bytes, packed)),
+    }
 }
 
 /// The inverse of [`pack_group`].
