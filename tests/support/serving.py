@@ -129,6 +129,10 @@ class Served:
 
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result(SECONDS)
 
+    async def close_connections(self) -> None:
+        """Close all connections, as a crash would."""
+        await self.server._http.close_all_connections()
+
     async def wait_for_no_http2(self) -> None:
         """Wait until all HTTP/2 connections are closed."""
         while self.server._http._http2:
