@@ -49,6 +49,9 @@ pub struct Stats {
     pub paused: usize,
     /// Cells set aside for running requests.
     pub cells_used: usize,
+    /// Cells that hold beginnings for requests to come, and are given to
+    /// whoever needs them.
+    pub cells_cached: usize,
     /// Cells of the pool.
     pub cells_total: usize,
     /// Decodes that succeeded.
@@ -57,6 +60,12 @@ pub struct Stats {
     pub computed_tokens: u64,
     /// Tokens sampled.
     pub sampled_tokens: u64,
+    /// Requests that started with tokens which were in cells already.
+    pub prefix_hits: u64,
+    /// Those tokens, of all of them.
+    pub prefix_tokens: u64,
+    /// Cached cells given to others.
+    pub cells_evicted: u64,
     /// Pauses so far.
     pub pauses: u64,
     /// Context shifts so far.

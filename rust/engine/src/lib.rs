@@ -7,6 +7,7 @@
 pub mod engine;
 pub mod error;
 pub mod model;
+pub mod prefix;
 pub mod request;
 pub mod sampler;
 pub mod scheduler;

@@ -11,10 +11,20 @@
 //! are known and `computed` ones whose keys and values are in cells; a plan
 //! closes the gap, for a stream by one row, for a prompt (or a paused reply
 //! that resumes) by a bounded piece. vLLM's scheduler has the same view.
+//!
+//! Where a request begins with tokens that are in cells already, it starts
+//! with those ([`crate::prefix`]); if an older request is about to compute
+//! them, it waits at the door until that is done.
+
+mod plan;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use crate::model::SeqId;
+pub use self::plan::{Piece, Plan, Relief};
+
+use crate::model::{Reuse, SeqId, Token};
+use crate::prefix::{Change, Live, Prefixes, WORTHWHILE};
 use crate::request::RequestId;
 
 /// What there is to hand out.
@@ -22,6 +32,10 @@ use crate::request::RequestId;
 pub struct Limits {
     /// Requests that can run at once.
     pub sequences: usize,
+    /// Sequences beyond these, which keep what finished requests computed.
+    pub spare_sequences: usize,
+    /// What other requests can use of a sequence.
+    pub reuse: Reuse,
     /// Cells of the pool; at least the most that one request can need.
     pub cells: usize,
     /// Rows of one decode; at least `sequences`.
@@ -36,72 +50,20 @@ pub struct Limits {
 /// time computing a whole prompt again.
 const HEADROOM: usize = 32;
 
-/// The next step.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Requests that must give their cells back before the decode.
-    pub paused: Vec<(RequestId, SeqId)>,
-    /// What to decode: at most one piece a request, in order of arrival.
-    pub pieces: Vec<Piece>,
-}
-
-impl Plan {
-    /// Rows of the batch.
-    pub fn rows(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.len).sum()
-    }
-
-    /// The requests for which a token is to be sampled, each with the row of
-    /// the batch whose logits it comes from.
-    pub fn samples(&self) -> impl Iterator<Item = (RequestId, usize)> {
-        let ends = self.pieces.iter().scan(0, |end, piece| {
-            *end += piece.len;
-            Some((piece, *end))
-        });
-        ends.filter(|(piece, _)| piece.samples)
-            .map(|(piece, end)| (piece.id, end - 1))
-    }
-}
-
-/// Tokens of one request to compute in a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
-    /// Whose tokens.
-    pub id: RequestId,
-    /// Where they go.
-    pub sequence: SeqId,
-    /// Index of the first token, which is also its position.
-    pub start: usize,
-    /// Tokens; at least 1.
-    pub len: usize,
-    /// Whether the piece ends with the last known token, so that the next one
-    /// is to be sampled.
-    pub samples: bool,
-}
-
-/// What to do about a decode that found no room, although by the count of
-/// cells there was enough.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Relief {
-    /// This request was paused: free its sequence and plan again.
-    Paused(RequestId, SeqId),
-    /// The next plan is smaller.
-    Smaller,
-    /// A single row of the only running request does not fit.
-    Hopeless(RequestId),
-}
-
 #[derive(Debug)]
 struct Entry {
     id: RequestId,
     /// Tokens known: the prompt and the reply so far.
-    tokens: usize,
+    tokens: Vec<Token>,
     /// Tokens it can come to have at most.
     limit: usize,
+    /// The first so many stay where they are when its context is shifted.
+    fixed: usize,
     /// Tokens that are in cells.
     computed: usize,
-    /// Cells set aside: all of `tokens` at the start, then one at a time.
-    cells: usize,
+    /// Its context was shifted: what is behind the fixed part is no longer
+    /// what computing those tokens would give.
+    shifted: bool,
     /// Set while it runs.
     sequence: Option<SeqId>,
     /// Whether it ever ran; if it waits, it is paused.
@@ -110,11 +72,37 @@ struct Entry {
 
 impl Entry {
     fn pending(&self) -> usize {
-        self.tokens - self.computed
+        self.tokens.len() - self.computed
     }
 
     fn headroom(&self) -> usize {
-        HEADROOM.min(self.limit - self.tokens)
+        HEADROOM.min(self.limit - self.tokens.len())
+    }
+
+    fn running(&self) -> SeqId {
+        self.sequence.expect("a running request has a sequence")
+    }
+
+    /// Runs no more; its cells are kept as far as they are what computing its
+    /// tokens would give.
+    fn leave(&mut self, prefixes: &mut Prefixes) {
+        if let Some(sequence) = self.sequence.take() {
+            let exact = if self.shifted {
+                self.fixed
+            } else {
+                self.computed
+            };
+            prefixes.keep(sequence, &self.tokens[..exact], self.computed);
+            self.computed = 0;
+        }
+    }
+
+    /// Runs no more, and nothing of it is kept.
+    fn vanish(&mut self, prefixes: &mut Prefixes) {
+        if let Some(sequence) = self.sequence.take() {
+            prefixes.release(sequence);
+            self.computed = 0;
+        }
     }
 }
 
@@ -126,10 +114,8 @@ pub struct Scheduler {
     line: VecDeque<Entry>,
     /// The first so many of `line` run.
     running: usize,
-    /// Cells not set aside for anyone.
-    free: usize,
-    /// Sequences that nobody has.
-    sequences: Vec<SeqId>,
+    /// The cells, and who has them.
+    prefixes: Prefixes,
     /// A decode found no room: nobody is let in until somebody leaves.
     crowded: bool,
     /// Rows of a decode at most while crowded.
@@ -141,51 +127,66 @@ impl Scheduler {
     pub fn new(limits: Limits) -> Self {
         assert!(limits.sequences > 0 && limits.batch >= limits.sequences);
         assert!(limits.prompt_beside_streams > 0);
+        let sequences = limits.sequences + limits.spare_sequences;
         Self {
             limits,
             line: VecDeque::new(),
             running: 0,
-            free: limits.cells,
-            sequences: (0..limits.sequences as SeqId).rev().collect(),
+            prefixes: Prefixes::new(sequences, limits.cells, limits.reuse),
             crowded: false,
             ceiling: limits.batch,
         }
     }
 
     /// Puts a request at the end of the line. Ids must come in ascending
-    /// order; `1 <= tokens <= limit <= Limits::cells`.
-    pub fn submit(&mut self, id: RequestId, tokens: usize, limit: usize) {
-        assert!(0 < tokens && tokens <= limit && limit <= self.limits.cells);
+    /// order; `1 <= tokens <= limit <= Limits::cells`. A context shift leaves
+    /// the first `keep` tokens where they are; `None`: there will be none.
+    pub fn submit(&mut self, id: RequestId, tokens: Vec<Token>, limit: usize, keep: Option<usize>) {
+        assert!(!tokens.is_empty() && tokens.len() <= limit && limit <= self.limits.cells);
         assert!(self.line.back().is_none_or(|last| last.id < id));
         self.line.push_back(Entry {
             id,
             tokens,
             limit,
+            fixed: keep.unwrap_or(usize::MAX),
             computed: 0,
-            cells: 0,
+            shifted: false,
             sequence: None,
             started: false,
         });
     }
 
-    /// Takes a request out, wherever it stands. If it ran, its cells are the
-    /// pool's again: returns the sequence that must be freed.
-    pub fn remove(&mut self, id: RequestId) -> Option<SeqId> {
-        let at = self.find(id)?;
-        let entry = self.line.remove(at)?;
-        let sequence = entry.sequence?;
-        self.running -= 1;
-        self.free += entry.cells;
-        self.sequences.push(sequence);
-        self.crowded = false;
-        self.ceiling = self.limits.batch;
-        Some(sequence)
+    /// Takes a request out, wherever it stands. What it computed is kept.
+    pub fn remove(&mut self, id: RequestId) {
+        if let Some(mut entry) = self.take(id) {
+            entry.leave(&mut self.prefixes);
+        }
     }
 
-    /// Decides the next step. Empty only if there are no requests.
-    pub fn plan(&mut self) -> Plan {
+    /// The same for one whose cells are in an unknown state.
+    pub fn discard(&mut self, id: RequestId) {
+        if let Some(mut entry) = self.take(id) {
+            entry.vanish(&mut self.prefixes);
+        }
+    }
+
+    /// What the model has to do with its cells, in this order, before the next
+    /// decode. To be asked after every call that changes something.
+    pub fn changes(&mut self) -> Vec<Change> {
+        self.prefixes.changes()
+    }
+
+    /// The tokens known of a request.
+    pub fn tokens(&self, id: RequestId) -> &[Token] {
+        let at = self.find(id).expect("a request that has not ended");
+        &self.line[at].tokens
+    }
+
+    /// Decides the next step. Empty only if there are no requests. `intact`
+    /// is asked where the model may have dropped cells ([`Reuse::Window`]).
+    pub fn plan(&mut self, intact: &dyn Fn(SeqId, usize) -> bool) -> Plan {
         let paused = self.grow();
-        self.admit();
+        self.admit(intact);
         let pieces = self.cut();
         Plan { paused, pieces }
     }
@@ -197,31 +198,36 @@ impl Scheduler {
         }
     }
 
-    /// One token was sampled, and the request goes on.
-    pub fn extend(&mut self, id: RequestId) {
+    /// This token was sampled, and the request goes on.
+    pub fn extend(&mut self, id: RequestId, token: Token) {
         let entry = self.running_entry(id);
-        entry.tokens += 1;
-        debug_assert!(entry.tokens <= entry.limit);
+        entry.tokens.push(token);
+        debug_assert!(entry.tokens.len() <= entry.limit);
     }
 
-    /// A context shift dropped `count` computed tokens; returns the sequence
-    /// in which the model must drop them too.
-    pub fn shorten(&mut self, id: RequestId, count: usize) -> SeqId {
+    /// Shifts the context: drops the tokens at `gap`, which are computed and
+    /// begin where the fixed ones end.
+    pub fn shift(&mut self, id: RequestId, gap: Range<usize>) {
         let entry = self.running_entry(id);
-        entry.tokens -= count;
-        entry.computed -= count;
-        entry.cells -= count;
-        let sequence = entry.sequence.expect("a running request has a sequence");
-        self.free += count;
-        sequence
+        assert_eq!(gap.start, entry.fixed);
+        let (sequence, end) = (entry.running(), entry.computed);
+        entry.tokens.drain(gap.clone());
+        entry.computed -= gap.len();
+        entry.shifted = true;
+        self.prefixes.shift(sequence, gap.start, gap.end, end);
     }
 
     /// The decode of `plan` found no room in the model.
     pub fn no_room(&mut self, plan: &Plan) -> Relief {
+        if self.prefixes.clear() {
+            return Relief::Evicted;
+        }
         self.crowded = true;
         if self.running > 1 {
-            let (id, sequence) = self.pause_youngest();
-            return Relief::Paused(id, sequence);
+            self.running -= 1;
+            let entry = &mut self.line[self.running];
+            entry.vanish(&mut self.prefixes);
+            return Relief::Paused(entry.id);
         }
         match plan.rows() {
             0 | 1 => Relief::Hopeless(self.line[0].id),
@@ -250,23 +256,35 @@ impl Scheduler {
 
     /// Cells set aside for running requests.
     pub fn cells_used(&self) -> usize {
-        self.limits.cells - self.free
+        self.prefixes.live()
+    }
+
+    /// Cells that are kept for requests to come, and used by none.
+    pub fn cells_cached(&self) -> usize {
+        self.prefixes.kept()
+    }
+
+    /// Cells that were kept and given to others since the last call.
+    pub fn evicted(&mut self) -> u64 {
+        self.prefixes.evicted()
     }
 
     /// Sets cells aside for tokens sampled since the last plan, oldest request
     /// first; the youngest pay for it.
-    fn grow(&mut self) -> Vec<(RequestId, SeqId)> {
+    fn grow(&mut self) -> Vec<RequestId> {
         let mut paused = Vec::new();
         let mut at = 0;
         while at < self.running {
-            let entry = &mut self.line[at];
-            let missing = entry.tokens - entry.cells;
-            if missing <= self.free {
-                entry.cells += missing;
-                self.free -= missing;
+            let entry = &self.line[at];
+            let sequence = entry.running();
+            let missing = entry.tokens.len() - self.prefixes.cells(sequence);
+            if self.prefixes.grow(sequence, missing) {
                 at += 1;
             } else {
-                paused.push(self.pause_youngest());
+                self.running -= 1;
+                let entry = &mut self.line[self.running];
+                entry.leave(&mut self.prefixes);
+                paused.push(entry.id);
             }
         }
         paused
@@ -275,22 +293,37 @@ impl Scheduler {
     /// Lets requests in from the front of the waiting part of the line, while
     /// there is a sequence and room for them and some growth of all. A request
     /// alone always passes: its tokens and headroom are within its limit.
-    fn admit(&mut self) {
-        while !self.crowded && self.running < self.line.len() {
+    fn admit(&mut self, intact: &dyn Fn(SeqId, usize) -> bool) {
+        while !self.crowded && self.running < self.line.len().min(self.limits.sequences) {
             let growth: usize = self.line.range(..=self.running).map(Entry::headroom).sum();
-            let entry = &mut self.line[self.running];
-            if entry.tokens + growth > self.free {
+            let entry = &self.line[self.running];
+            let found = self
+                .prefixes
+                .find(&entry.tokens, entry.fixed, self.live(), intact);
+            let have = found.best.map_or(0, |best| best.len);
+            let needed = entry.tokens.len() - have + growth;
+            if found.promised >= have + WORTHWHILE || needed > self.prefixes.available(found.best) {
                 break;
             }
-            let Some(sequence) = self.sequences.pop() else {
-                break;
-            };
+            let entry = &mut self.line[self.running];
+            let sequence = self
+                .prefixes
+                .start(entry.tokens.len(), entry.fixed, found.best);
             entry.sequence = Some(sequence);
-            entry.cells = entry.tokens;
+            entry.computed = have;
+            entry.shifted = false;
             entry.started = true;
-            self.free -= entry.cells;
             self.running += 1;
         }
+    }
+
+    /// Requests in whose cells others may find their beginning.
+    fn live(&self) -> impl Iterator<Item = Live<'_>> {
+        self.line.range(..self.running).map(|entry| Live {
+            sequence: entry.running(),
+            tokens: &entry.tokens,
+            computed: entry.computed,
+        })
     }
 
     /// Cuts the step's batch: a row for every stream, then prompt pieces,
@@ -312,7 +345,7 @@ impl Scheduler {
             if len > 0 {
                 pieces.push(Piece {
                     id: entry.id,
-                    sequence: entry.sequence.expect("a running request has a sequence"),
+                    sequence: entry.running(),
                     start: entry.computed,
                     len,
                     samples: len == pending,
@@ -322,19 +355,15 @@ impl Scheduler {
         pieces
     }
 
-    /// Moves the border between running and waiting by one.
-    fn pause_youngest(&mut self) -> (RequestId, SeqId) {
-        self.running -= 1;
-        let entry = &mut self.line[self.running];
-        let sequence = entry
-            .sequence
-            .take()
-            .expect("a running request has a sequence");
-        self.free += entry.cells;
-        entry.cells = 0;
-        entry.computed = 0;
-        self.sequences.push(sequence);
-        (entry.id, sequence)
+    /// Takes a request out of the line.
+    fn take(&mut self, id: RequestId) -> Option<Entry> {
+        let entry = self.line.remove(self.find(id)?)?;
+        if entry.sequence.is_some() {
+            self.running -= 1;
+            self.crowded = false;
+            self.ceiling = self.limits.batch;
+        }
+        Some(entry)
     }
 
     fn find(&self, id: RequestId) -> Option<usize> {

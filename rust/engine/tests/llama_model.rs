@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use llm_engine::Error;
 use llm_engine::model::llama::{LlamaConfig, LlamaLoader, backends};
 use llm_engine::model::loading::Loading;
-use llm_engine::model::{DecodeError, Loader, Model, Row, Span, Token, Vocab};
+use llm_engine::model::{DecodeError, Loader, Model, Reuse, Row, Span, Token, Vocab};
 
 /// The loader for the test model; `None`, with the reason printed, if there is
 /// no model to test with.
@@ -161,7 +161,7 @@ fn sequences_do_not_touch_each_other() {
 #[test]
 fn copied_and_truncated_cells_stand_for_computed_ones() {
     with_model(512, |vocab, model| {
-        if !model.info().can_truncate {
+        if model.info().reuse != Reuse::Any {
             return;
         }
         let prompt = vocab.tokenize(&plain("The capital of France is")).unwrap();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use llm_engine::model::fake::FakeLoader;
 use llm_engine::model::fault::{Fault, Faulty};
 use llm_engine::model::llama::{LlamaLoader, backends};
-use llm_engine::model::{Kernels, Loader, loading};
+use llm_engine::model::{Kernels, Loader, Reuse, loading};
 use llm_engine::{Config, Error, Request, State, Stats};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -197,10 +197,14 @@ impl Engine {
             running,
             paused,
             cells_used,
+            cells_cached,
             cells_total,
             decodes,
             computed_tokens,
             sampled_tokens,
+            prefix_hits,
+            prefix_tokens,
+            cells_evicted,
             pauses,
             shifts,
             rebuilds,
@@ -213,10 +217,14 @@ impl Engine {
             ("running", running as u64),
             ("paused", paused as u64),
             ("cells_used", cells_used as u64),
+            ("cells_cached", cells_cached as u64),
             ("cells_total", cells_total as u64),
             ("decodes", decodes),
             ("computed_tokens", computed_tokens),
             ("sampled_tokens", sampled_tokens),
+            ("prefix_hits", prefix_hits),
+            ("prefix_tokens", prefix_tokens),
+            ("cells_evicted", cells_evicted),
             ("pauses", pauses),
             ("shifts", shifts),
             ("rebuilds", rebuilds),
@@ -237,7 +245,7 @@ impl Engine {
         dict.set_item("batch", info.batch)?;
         dict.set_item("trained_context", info.trained_context)?;
         dict.set_item("can_shift", info.can_shift)?;
-        dict.set_item("can_truncate", info.can_truncate)?;
+        dict.set_item("can_truncate", info.reuse == Reuse::Any)?;
         let (kernels, failure) = match info.kernels {
             Kernels::Off => ("off".into(), None),
             Kernels::On(report) => (report, None),

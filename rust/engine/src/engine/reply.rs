@@ -17,16 +17,18 @@ const MIN_SHIFTED: usize = 4;
 pub(super) enum Next {
     /// Compute it and sample the next one.
     Continue,
-    /// The same, after dropping the computed tokens at these positions and
-    /// moving those behind them, up to `end`, to the front.
-    Shift { gap: Range<usize>, end: usize },
+    /// The same, after dropping the computed tokens at these positions.
+    Shift { gap: Range<usize> },
     /// There is no next one.
     End(FinishReason),
 }
 
 pub(super) struct Reply {
-    /// The prompt and what was generated, without what was shifted out.
-    tokens: Vec<Token>,
+    /// Until the scheduler has it.
+    prompt: Vec<Token>,
+    /// Tokens in the context: the prompt and what was generated, without what
+    /// was shifted out.
+    length: usize,
     /// Tokens the context may hold.
     context: usize,
     /// Tokens at the front that a context shift keeps; `None`: never shift.
@@ -39,6 +41,7 @@ pub(super) struct Reply {
     /// Bytes of the latest token; kept to be used again.
     piece: Vec<u8>,
     prompt_tokens: u32,
+    cached_tokens: u32,
     generated: u32,
     pub pauses: u32,
     submitted: Instant,
@@ -64,7 +67,8 @@ impl Reply {
             .min(prompt_tokens)
             .min(context.saturating_sub(MIN_SHIFTED));
         Self {
-            tokens: request.prompt,
+            prompt: request.prompt,
+            length: prompt_tokens,
             context,
             keep: (request.n_keep > 0).then_some(keep.max(1)),
             max_tokens: request.max_tokens,
@@ -74,6 +78,7 @@ impl Reply {
             stop: StopMatcher::new(&request.stop),
             piece: Vec::new(),
             prompt_tokens: prompt_tokens as u32,
+            cached_tokens: 0,
             generated: 0,
             pauses: 0,
             submitted: now,
@@ -82,25 +87,36 @@ impl Reply {
         }
     }
 
-    /// Tokens to be in the context before the next one can be sampled.
-    pub fn tokens(&self) -> &[Token] {
-        &self.tokens
+    /// The tokens of the prompt, once.
+    pub fn take_prompt(&mut self) -> Vec<Token> {
+        std::mem::take(&mut self.prompt)
+    }
+
+    /// Tokens at the front that a context shift leaves where they are; `None`:
+    /// there will be no shift.
+    pub fn keep(&self) -> Option<usize> {
+        self.keep
     }
 
     /// Tokens it can come to have in the context at most.
     pub fn limit(&self) -> usize {
         let generated = self.max_tokens.map_or(self.context, |max| max as usize);
-        self.context
-            .min(self.tokens.len().saturating_add(generated))
+        self.context.min(self.length.saturating_add(generated))
     }
 
     pub fn is_overdue(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
-    /// A piece of it is about to be computed.
-    pub fn start(&mut self, now: Instant) {
-        self.started.get_or_insert(now);
+    /// A piece of it is about to be computed, after `cached` tokens. Returns
+    /// whether it is the first one.
+    pub fn start(&mut self, now: Instant, cached: usize) -> bool {
+        let is_first = self.started.is_none();
+        if is_first {
+            self.started = Some(now);
+            self.cached_tokens = cached as u32;
+        }
+        is_first
     }
 
     pub fn sample(&mut self, logits: &[f32], scratch: &mut Scratch) -> Token {
@@ -114,7 +130,7 @@ impl Reply {
             return Next::End(self.finish(FinishReason::Stop, out));
         }
         self.sampler.accept(token);
-        self.tokens.push(token);
+        self.length += 1;
         self.generated += 1;
         self.piece.clear();
         vocab.piece(token, &mut self.piece);
@@ -126,7 +142,7 @@ impl Reply {
         if self.max_tokens.is_some_and(|max| self.generated >= max) {
             return Next::End(self.finish(FinishReason::Length, out));
         }
-        if self.tokens.len() < self.context {
+        if self.length < self.context {
             return Next::Continue;
         }
         match self.shift() {
@@ -153,7 +169,7 @@ impl Reply {
         let first_token = self.first_token.unwrap_or(now);
         Usage {
             prompt_tokens: self.prompt_tokens,
-            cached_tokens: 0,
+            cached_tokens: self.cached_tokens,
             completion_tokens: self.generated,
             queue_time: started - self.submitted,
             prefill_time: first_token - started,
@@ -170,13 +186,13 @@ impl Reply {
     /// computed yet and stays.
     fn shift(&mut self) -> Option<Next> {
         let keep = self.keep?;
-        let dropped = (self.tokens.len() - keep) / 2;
+        let dropped = (self.length - keep) / 2;
         if dropped == 0 {
             return None;
         }
-        let gap = keep..keep + dropped;
-        let end = self.tokens.len() - 1;
-        self.tokens.drain(gap.clone());
-        Some(Next::Shift { gap, end })
+        self.length -= dropped;
+        Some(Next::Shift {
+            gap: keep..keep + dropped,
+        })
     }
 }

@@ -92,6 +92,10 @@ fn serve(
 fn limits(config: &Config, info: &ModelInfo) -> Result<Limits, Error> {
     let limits = Limits {
         sequences: config.parallel as usize,
+        // Those that the model is not asked to run are as good.
+        spare_sequences: (info.sequences + info.spare_sequences)
+            .saturating_sub(config.parallel as usize),
+        reuse: info.reuse,
         cells: config.pool as usize,
         batch: info.batch,
         prompt_beside_streams: PROMPT_BESIDE_STREAMS,

@@ -9,7 +9,8 @@ use super::reply::{Next, Reply};
 use super::share::share;
 use super::{Shared, Stats, lock};
 use crate::Error;
-use crate::model::{DecodeError, Model, Row, SeqId, Token, Vocab};
+use crate::model::{DecodeError, Model, Row, Token, Vocab};
+use crate::prefix::Change;
 use crate::request::{Event, EventKind, FinishReason, RequestId};
 use crate::sampler::Scratch;
 use crate::scheduler::{Limits, Plan, Relief, Scheduler};
@@ -77,9 +78,9 @@ impl Worker {
 
     /// Takes submissions in, and cancelled requests out, wherever they stand.
     fn accept(&mut self, model: &mut dyn Model, mail: Mail) {
-        for (id, reply) in mail.requests {
-            self.scheduler
-                .submit(id, reply.tokens().len(), reply.limit());
+        for (id, mut reply) in mail.requests {
+            let (limit, keep) = (reply.limit(), reply.keep());
+            self.scheduler.submit(id, reply.take_prompt(), limit, keep);
             self.replies.insert(id, reply);
         }
         for id in mail.cancels {
@@ -104,9 +105,12 @@ impl Worker {
     }
 
     fn schedule(&mut self, model: &mut dyn Model) -> Plan {
-        let plan = self.scheduler.plan();
-        for &(id, sequence) in &plan.paused {
-            self.pause(model, id, sequence);
+        let plan = self
+            .scheduler
+            .plan(&|sequence, len| model.intact(sequence, len as i32));
+        self.rearrange(model);
+        for &id in &plan.paused {
+            self.pause(id);
         }
         plan
     }
@@ -124,14 +128,18 @@ impl Worker {
                 self.stats.computed_tokens += self.rows.len() as u64;
                 return true;
             }
-            Err(DecodeError::NoRoom) => match self.scheduler.no_room(plan) {
-                Relief::Paused(id, sequence) => self.pause(model, id, sequence),
-                Relief::Smaller => {}
-                Relief::Hopeless(id) => {
-                    let error = Error::Decode("no room for one more token".into());
-                    self.end(model, id, FinishReason::Error(error));
+            Err(DecodeError::NoRoom) => {
+                let relief = self.scheduler.no_room(plan);
+                self.rearrange(model);
+                match relief {
+                    Relief::Evicted | Relief::Smaller => {}
+                    Relief::Paused(id) => self.pause(id),
+                    Relief::Hopeless(id) => {
+                        let error = Error::Decode("no room for one more token".into());
+                        self.end(model, id, FinishReason::Error(error));
+                    }
                 }
-            },
+            }
             Err(DecodeError::Failed(reason)) => {
                 for piece in &plan.pieces {
                     let error = Error::Decode(reason.clone());
@@ -150,14 +158,18 @@ impl Worker {
                 .replies
                 .get_mut(&piece.id)
                 .expect("every request has a reply");
-            reply.start(now);
-            let end = piece.start + piece.len;
-            for position in piece.start..end {
+            if reply.start(now, piece.start) && piece.start > 0 {
+                self.stats.prefix_hits += 1;
+                self.stats.prefix_tokens += piece.start as u64;
+            }
+            let tokens = self.scheduler.tokens(piece.id);
+            let tokens = &tokens[piece.start..piece.start + piece.len];
+            for (at, &token) in tokens.iter().enumerate() {
                 self.rows.push(Row {
-                    token: reply.tokens()[position],
-                    position: position as i32,
+                    token,
+                    position: (piece.start + at) as i32,
                     sequence: piece.sequence,
-                    logits: piece.samples && position + 1 == end,
+                    logits: piece.samples && at + 1 == piece.len,
                 });
             }
         }
@@ -194,13 +206,11 @@ impl Worker {
             let next = self.reply(id).push(token, &*vocab, &mut text);
             self.say(id, text);
             match next {
-                Next::Continue => self.scheduler.extend(id),
-                Next::Shift { gap, end } => {
-                    self.scheduler.extend(id);
-                    let sequence = self.scheduler.shorten(id, gap.len());
-                    let [from, to, end] = [gap.start, gap.end, end].map(|at| at as i32);
-                    model.remove(sequence, from, to);
-                    model.shift(sequence, to, end, from - to);
+                Next::Continue => self.scheduler.extend(id, token),
+                Next::Shift { gap } => {
+                    self.scheduler.extend(id, token);
+                    self.scheduler.shift(id, gap);
+                    self.rearrange(model);
                     self.stats.shifts += 1;
                 }
                 Next::End(reason) => self.end(model, id, reason),
@@ -208,19 +218,40 @@ impl Worker {
         }
     }
 
-    fn pause(&mut self, model: &mut dyn Model, id: RequestId, sequence: SeqId) {
-        model.remove(sequence, 0, -1);
+    /// Does to the cells what the scheduler decided.
+    fn rearrange(&mut self, model: &mut dyn Model) {
+        for change in self.scheduler.changes() {
+            match change {
+                Change::Remove { sequence, from, to } => {
+                    let to = to.map_or(-1, |to| to as i32);
+                    model.remove(sequence, from as i32, to);
+                }
+                Change::Copy { from, to, len } => model.copy(from, to, 0, len as i32),
+                Change::Shift {
+                    sequence,
+                    from,
+                    to,
+                    by,
+                } => model.shift(sequence, from as i32, to as i32, -(by as i32)),
+            }
+        }
+    }
+
+    fn pause(&mut self, id: RequestId) {
         self.reply(id).pauses += 1;
         self.stats.pauses += 1;
     }
 
-    /// Ends a request, if it has not ended yet, and frees what it holds.
+    /// Ends a request, if it has not ended yet. What it computed stays for
+    /// others, unless something went wrong with it.
     fn end(&mut self, model: &mut dyn Model, id: RequestId, reason: FinishReason) {
         if self.replies.contains_key(&id) {
-            self.bow_out(id, reason);
-            if let Some(sequence) = self.scheduler.remove(id) {
-                model.remove(sequence, 0, -1);
+            match reason {
+                FinishReason::Error(_) => self.scheduler.discard(id),
+                _ => self.scheduler.remove(id),
             }
+            self.rearrange(model);
+            self.bow_out(id, reason);
         }
     }
 
@@ -286,6 +317,8 @@ impl Worker {
         self.stats.running = self.scheduler.running();
         self.stats.paused = self.scheduler.paused();
         self.stats.cells_used = self.scheduler.cells_used();
+        self.stats.cells_cached = self.scheduler.cells_cached();
+        self.stats.cells_evicted += self.scheduler.evicted();
         *lock(&self.shared.stats) = self.stats;
 
         let ends = self

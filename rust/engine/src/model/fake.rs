@@ -18,8 +18,11 @@ pub use self::spec::{FakeSpec, Script};
 pub use self::vocab::FakeVocab;
 
 use self::cells::Cells;
-use super::{DecodeError, Kernels, Loader, Model, ModelInfo, Row, SeqId, Vocab};
+use super::{DecodeError, Kernels, Loader, Model, ModelInfo, Reuse, Row, SeqId, Vocab};
 use crate::Error;
+
+/// Few, so that tests come to their end.
+const SPARE_SEQUENCES: usize = 4;
 
 /// Makes the scripted model.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub struct FakeLoader {
 }
 
 impl FakeLoader {
-    /// A model with `cells` cells and at most 64 `sequences`.
+    /// A model with `cells` cells and at most 60 `sequences`.
     pub fn new(spec: FakeSpec, cells: usize, sequences: usize) -> Self {
         let info = ModelInfo {
             description: format!("scripted model: {:?}", spec.script),
@@ -41,7 +44,8 @@ impl FakeLoader {
             batch: spec.batch,
             trained_context: 0,
             can_shift: spec.can_shift,
-            can_truncate: true,
+            spare_sequences: SPARE_SEQUENCES,
+            reuse: spec.reuse(),
         };
         Self {
             spec,
@@ -72,7 +76,11 @@ impl Loader for FakeLoader {
             spec: &self.spec,
             info: &self.info,
             control: &self.control,
-            cells: Cells::new(room, self.info.sequences),
+            cells: Cells::new(
+                room,
+                self.info.sequences + self.info.spare_sequences,
+                self.spec.window,
+            ),
             logits: HashMap::new(),
         });
         Ok(())
@@ -129,6 +137,10 @@ impl Model for FakeModel<'_> {
     }
 
     fn remove(&mut self, sequence: SeqId, from: i32, to: i32) -> bool {
+        assert!(
+            self.info.reuse != Reuse::Whole || (from, to) == (0, -1),
+            "a part of a state"
+        );
         self.cells.remove(sequence, from, to);
         self.control.report_cells(self.cells.used());
         true
@@ -140,6 +152,11 @@ impl Model for FakeModel<'_> {
     }
 
     fn copy(&mut self, from: SeqId, to: SeqId, begin: i32, end: i32) {
+        assert!(self.info.reuse != Reuse::Whole, "a copy of a state");
         self.cells.copy(from, to, begin, end);
+    }
+
+    fn intact(&self, sequence: SeqId, len: i32) -> bool {
+        self.cells.intact(sequence, len)
     }
 }

@@ -151,4 +151,8 @@ impl Model for FaultyModel<'_> {
     fn copy(&mut self, from: SeqId, to: SeqId, begin: i32, end: i32) {
         self.model.copy(from, to, begin, end);
     }
+
+    fn intact(&self, sequence: SeqId, len: i32) -> bool {
+        self.model.intact(sequence, len)
+    }
 }

@@ -13,7 +13,7 @@ use crate::Error;
 
 /// A token id, as llama.cpp has it.
 pub type Token = i32;
-/// A sequence id: one slot of the context, `0..ModelInfo::sequences`.
+/// A sequence id, below `ModelInfo::sequences` and `spare_sequences` together.
 pub type SeqId = i32;
 
 /// A stretch of a prompt. Control tokens are recognised in the template's own
@@ -77,15 +77,28 @@ pub struct ModelInfo {
     pub cells: usize,
     /// Sequences that can be decoded at once.
     pub sequences: usize,
+    /// Sequences beside these, which only keep what may be used again.
+    pub spare_sequences: usize,
     /// Tokens that one [`Model::decode`] takes.
     pub batch: usize,
     /// Tokens of context that the model was trained with; 0: not known.
     pub trained_context: usize,
     /// Whether positions can be moved (context shift).
     pub can_shift: bool,
-    /// Whether the tail of a sequence can be removed (false for recurrent
-    /// state; then only whole sequences can).
-    pub can_truncate: bool,
+    /// How other requests may go on from cells of a sequence.
+    pub reuse: Reuse,
+}
+
+/// What a sequence can be continued from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// Any beginning of it, which others can share.
+    Any,
+    /// The same, but not where layers have dropped what slid out of their
+    /// window: [`Model::intact`] tells.
+    Window,
+    /// All of it and nothing less: its state has no parts.
+    Whole,
 }
 
 /// One token to decode.
@@ -126,6 +139,9 @@ pub trait Model {
     fn shift(&mut self, sequence: SeqId, from: i32, to: i32, delta: i32);
     /// Lets `to` share the cells of `from` at positions `begin..end`.
     fn copy(&mut self, from: SeqId, to: SeqId, begin: i32, end: i32);
+    /// Whether nothing is missing of what a token at position `len` of
+    /// `sequence` would look at.
+    fn intact(&self, sequence: SeqId, len: i32) -> bool;
 }
 
 /// Loads a model on the engine thread and lends it to the engine's loop. The

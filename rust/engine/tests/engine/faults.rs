@@ -135,6 +135,10 @@ impl Model for MinedModel<'_> {
         self.step_on();
         self.model.copy(from, to, begin, end);
     }
+    fn intact(&self, sequence: SeqId, len: i32) -> bool {
+        self.step_on();
+        self.model.intact(sequence, len)
+    }
 }
 
 fn mined(fires: impl Fn(u64) -> bool + Send + 'static) -> Bench {

@@ -6,6 +6,7 @@ mod faults;
 mod harness;
 mod limits;
 mod pausing;
+mod prefix;
 mod random;
 mod shift;
 mod streams;

@@ -15,16 +15,20 @@ struct Cell {
 pub(super) struct Cells {
     cells: Vec<Cell>,
     room: usize,
-    sequences: usize,
+    /// Tokens that a token sees, itself included; `None`: all.
+    window: Option<i32>,
+    /// By sequence: positions that slid out of the window and are lost.
+    lost: Vec<i32>,
 }
 
 impl Cells {
-    pub fn new(room: usize, sequences: usize) -> Self {
+    pub fn new(room: usize, sequences: usize, window: Option<usize>) -> Self {
         assert!(sequences <= u64::BITS as usize);
         Self {
             cells: Vec::new(),
             room,
-            sequences,
+            window: window.map(|window| window as i32),
+            lost: vec![0; sequences],
         }
     }
 
@@ -63,6 +67,14 @@ impl Cells {
             row.position as usize, next,
             "not the next position of its sequence"
         );
+        assert!(
+            self.intact(row.sequence, row.position),
+            "a hole in the window"
+        );
+        if let Some(window) = self.window {
+            let lost = &mut self.lost[row.sequence as usize];
+            *lost = (*lost).max(row.position + 1 - window);
+        }
         let sequences = self.bit(row.sequence);
         self.cells.push(Cell {
             token: row.token,
@@ -79,6 +91,9 @@ impl Cells {
             }
         }
         self.cells.retain(|cell| cell.sequences != 0);
+        if (from, to) == (0, -1) {
+            self.lost[sequence as usize] = 0;
+        }
     }
 
     /// As in llama.cpp, a shared cell moves for all who share it.
@@ -91,7 +106,16 @@ impl Cells {
         }
     }
 
+    /// Whether a token at position `len` finds all it looks at.
+    pub fn intact(&self, sequence: SeqId, len: i32) -> bool {
+        let lost = self.lost[sequence as usize];
+        self.window
+            .is_none_or(|window| lost <= (len + 1 - window).max(0))
+    }
+
     pub fn copy(&mut self, from: SeqId, to: SeqId, begin: i32, end: i32) {
+        assert_eq!(self.tokens(to), [], "a copy into a sequence in use");
+        self.lost[to as usize] = self.lost[from as usize];
         let (from, to) = (self.bit(from), self.bit(to));
         for cell in &mut self.cells {
             if cell.sequences & from != 0 && in_range(cell.position, begin, end) {
@@ -102,7 +126,7 @@ impl Cells {
 
     fn bit(&self, sequence: SeqId) -> u64 {
         assert!(
-            (0..self.sequences as SeqId).contains(&sequence),
+            (0..self.lost.len() as SeqId).contains(&sequence),
             "no sequence {sequence}"
         );
         1 << sequence

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::vocab::{BOS, EOS, REPLY};
 use crate::Error;
-use crate::model::Token;
+use crate::model::{Reuse, Token};
 
 /// How the reply comes from the context.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Script {
 /// `hash`. Before it, each ended by a semicolon, there may be `delay=5ms` (what
 /// a decode takes, in `us`, `ms` or `s`), `batch=64` (rows of a decode at
 /// most), `room=100` (cells that are really there, whatever the model says),
+/// `window=16` (tokens that a token looks back on, itself included: what slid
+/// out is lost), `whole` (only whole sequences can be removed or continued),
 /// `no-shift`, and `gate=/a/fifo` (a file that is read to its end before each
 /// context is made).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +37,10 @@ pub struct FakeSpec {
     pub batch: usize,
     /// Cells that are really there; `None`: as many as the model says.
     pub room: Option<usize>,
+    /// Tokens that a token looks back on; `None`: all.
+    pub window: Option<usize>,
+    /// Whether sequences have no parts.
+    pub whole: bool,
     /// Whether positions can be moved.
     pub can_shift: bool,
     /// Read before each context is made: a named pipe holds it up.
@@ -48,6 +54,8 @@ impl From<Script> for FakeSpec {
             delay: Duration::ZERO,
             batch: 512,
             room: None,
+            window: None,
+            whole: false,
             can_shift: true,
             gate: None,
         }
@@ -64,19 +72,34 @@ impl FromStr for FakeSpec {
 }
 
 impl FakeSpec {
+    /// What other requests can use of a sequence.
+    pub fn reuse(&self) -> Reuse {
+        match (self.whole, self.window) {
+            (true, _) => Reuse::Whole,
+            (false, Some(_)) => Reuse::Window,
+            (false, None) => Reuse::Any,
+        }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         if let Some(script) = Script::parse(text) {
             return Some(script.into());
         }
         let (property, rest) = text.split_once(';')?;
         let spec = Self::parse(rest)?;
-        if property == "no-shift" {
-            return Some(Self {
+        match property.split_once('=').unwrap_or((property, "")) {
+            ("no-shift", "") => Some(Self {
                 can_shift: false,
                 ..spec
-            });
-        }
-        match property.split_once('=')? {
+            }),
+            ("whole", "") => Some(Self {
+                whole: true,
+                ..spec
+            }),
+            ("window", value) => Some(Self {
+                window: Some(value.parse().ok()?),
+                ..spec
+            }),
             ("delay", value) => Some(Self {
                 delay: duration(value)?,
                 ..spec
@@ -158,9 +181,10 @@ mod tests {
 
     #[test]
     fn descriptions() {
-        let spec: FakeSpec = "delay=5ms;no-shift;room=100;gate=/a b;batch=64;text:a;b=c"
-            .parse()
-            .unwrap();
+        let spec: FakeSpec =
+            "delay=5ms;no-shift;room=100;gate=/a b;batch=64;window=8;whole;text:a;b=c"
+                .parse()
+                .unwrap();
         assert_eq!(
             spec,
             FakeSpec {
@@ -168,6 +192,8 @@ mod tests {
                 delay: Duration::from_millis(5),
                 batch: 64,
                 room: Some(100),
+                window: Some(8),
+                whole: true,
                 can_shift: false,
                 gate: Some("/a b".into()),
             }

@@ -9,11 +9,18 @@ use super::LlamaConfig;
 use super::backend::{clear_log, cpu_function, logged};
 use super::weights::{Weights, memory};
 use crate::Error;
-use crate::model::{DecodeError, Model, ModelInfo, Row, SeqId, Token};
+use crate::model::{DecodeError, Model, ModelInfo, Reuse, Row, SeqId, Token};
 
 /// Rows of one decode, which llama.cpp computes in one pass. A cancel waits for
 /// the decode it comes in, and more rows give little speed on a CPU.
 const BATCH: u32 = 256;
+
+/// Sequences that only keep what may be used again, where they cost little:
+/// llama.cpp holds a row of logits for each.
+const SPARE_SEQUENCES: u32 = 16;
+
+/// Sequences that llama.cpp can tell apart.
+const MAX_SEQUENCES: u32 = 256;
 
 /// How long idle workers spin before they sleep, in ggml's units of about a
 /// millisecond each (0 to 100, ggml's default 50). Sleeping at once keeps the
@@ -24,6 +31,8 @@ const POLL: u32 = 0;
 pub(super) struct LlamaModel {
     info: ModelInfo,
     n_tokens: usize,
+    /// Tokens that some layers look back on; 0: all layers see all.
+    window: i32,
     batch: Batch,
     // Dropped in this order: the context uses the pool and the weights.
     context: Context,
@@ -44,13 +53,12 @@ impl LlamaModel {
                 "the model keeps no context: it cannot generate text".into(),
             ));
         }
+        let (stateful, window) = (weights.is_stateful(), weights.window());
         // SAFETY: context, memory and model are valid; these only read.
-        let (cells, shifts, stateful, windowed, n_tokens) = unsafe {
+        let (cells, shifts, n_tokens) = unsafe {
             (
                 sys::llama_n_ctx(context.0.as_ptr()),
                 sys::llama_memory_can_shift(memory),
-                sys::llama_model_is_recurrent(model) || sys::llama_model_is_hybrid(model),
-                sys::llama_model_n_swa(model) > 0,
                 sys::llama_vocab_n_tokens(sys::llama_model_get_vocab(model)),
             )
         };
@@ -61,15 +69,19 @@ impl LlamaModel {
                 threads: config.threads() as usize,
                 cells: cells as usize,
                 sequences: config.sequences as usize,
+                spare_sequences: spare_sequences(&weights, config) as usize,
                 batch: BATCH as usize,
                 trained_context: weights.trained_context(),
                 // Recurrent state has no positions that could be moved, though
                 // llama.cpp says it does: a shift also drops a middle part.
                 can_shift: shifts && !stateful,
-                // Cells that slid out of a window are gone: after a cut the
-                // window before it would have holes.
-                can_truncate: !stateful && !windowed,
+                reuse: match (stateful, window) {
+                    (true, _) => Reuse::Whole,
+                    (false, 0) => Reuse::Any,
+                    (false, _) => Reuse::Window,
+                },
             },
+            window,
             n_tokens: n_tokens as usize,
             batch: Batch::default(),
             context,
@@ -127,6 +139,20 @@ impl Model for LlamaModel {
         // SAFETY: the memory belongs to the context.
         unsafe { sys::llama_memory_seq_cp(self.context.memory(), from, to, begin, end) }
     }
+
+    fn intact(&self, sequence: SeqId, len: i32) -> bool {
+        let memory = self.context.memory();
+        match self.info.reuse {
+            Reuse::Any => true,
+            // The layers with windows keep the positions from the first one
+            // that any of them still has.
+            // SAFETY: the memory belongs to the context; this only reads.
+            Reuse::Window => unsafe {
+                sys::llama_memory_seq_pos_min(memory, sequence) <= (len - self.window).max(0)
+            },
+            Reuse::Whole => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -140,18 +166,19 @@ impl Context {
         params.n_ctx = config.cells;
         params.n_batch = BATCH;
         params.n_ubatch = BATCH;
-        params.n_seq_max = config.sequences;
-        // One row of logits a sequence; the default keeps room for a row a
-        // token, half a gigabyte for a large vocabulary.
-        params.n_outputs_max = config.sequences;
+        params.n_seq_max = config.sequences + spare_sequences(weights, config);
+        // One row of logits a sequence, which is the least that llama.cpp
+        // takes; the default keeps room for a row a token, half a gigabyte for
+        // a large vocabulary.
+        params.n_outputs_max = params.n_seq_max;
         params.n_threads = config.threads();
         params.n_threads_batch = config.threads();
         params.rope_freq_base = config.rope_freq_base;
         params.rope_freq_scale = config.rope_freq_scale;
         params.kv_unified = true;
         // Sliding windows keep what they need and no more. Full-size caches
-        // would let such models shift and share prefixes, for several times
-        // the memory.
+        // would let such models always shift and share any prefix, for several
+        // times the memory.
         params.swa_full = false;
         params.no_perf = true;
         clear_log();
@@ -221,6 +248,23 @@ impl Drop for ThreadPool {
         // SAFETY: made by the matching function; the context is gone.
         unsafe { (self.free)(self.pool) }
     }
+}
+
+/// How many sequences beyond those that run are worth their memory.
+fn spare_sequences(weights: &Weights, config: &LlamaConfig) -> u32 {
+    let window = weights.window() as u32;
+    let spare = if weights.is_stateful() {
+        // Each has a state of its own. Those that do not run are kept.
+        0
+    } else if window > 0 && config.cells > window * config.sequences + BATCH {
+        // Each adds the cells of a window. Windows that two requests share and
+        // both have left behind stay until one of them ends, so that without
+        // these the running ones could find no room.
+        config.sequences.div_ceil(2).min(SPARE_SEQUENCES)
+    } else {
+        SPARE_SEQUENCES
+    };
+    spare.min(MAX_SEQUENCES - config.sequences.min(MAX_SEQUENCES))
 }
 
 /// Refuses a pool that cannot fit into the memory of the machine: the kernel

@@ -181,6 +181,19 @@ impl Weights {
         Some(layers * kv_heads * head * 2 * 2)
     }
 
+    /// Whether it has a state that grows with no token and has no parts.
+    pub(super) fn is_stateful(&self) -> bool {
+        let model = self.as_ptr();
+        // SAFETY: `model` is valid, and these only read it.
+        unsafe { sys::llama_model_is_recurrent(model) || sys::llama_model_is_hybrid(model) }
+    }
+
+    /// Tokens that layers with a sliding window look back on; 0: none has one.
+    pub(super) fn window(&self) -> i32 {
+        // SAFETY: `model` is valid, and this only reads it.
+        unsafe { sys::llama_model_n_swa(self.as_ptr()) }.max(0)
+    }
+
     /// A description such as "llama ?B Q4_1".
     pub(super) fn description(&self) -> String {
         let mut buffer = [0_u8; 128];

@@ -1,118 +1,27 @@
-//! The scheduler alone, against seeded random schedules.
+//! Seeded random schedules against a model of the cells.
 
 use std::collections::BTreeMap;
 
 use llm_engine::RequestId;
-use llm_engine::model::SeqId;
+use llm_engine::model::{Reuse, SeqId, Token};
+use llm_engine::prefix::Change;
 use llm_engine::scheduler::{Limits, Plan, Relief, Scheduler};
 
-fn limits(sequences: usize, cells: usize, batch: usize) -> Limits {
-    Limits {
-        sequences,
-        cells,
-        batch,
-        prompt_beside_streams: 8,
-    }
-}
-
-/// Runs `plan` as if each request went on after it.
-fn run(scheduler: &mut Scheduler) -> Plan {
-    let plan = scheduler.plan();
-    scheduler.computed(&plan);
-    for piece in plan.pieces.iter().filter(|piece| piece.samples) {
-        scheduler.extend(piece.id);
-    }
-    plan
-}
-
-fn lengths(plan: &Plan) -> Vec<(RequestId, usize, bool)> {
-    plan.pieces
-        .iter()
-        .map(|piece| (piece.id, piece.len, piece.samples))
-        .collect()
-}
-
-#[test]
-fn prompts_fill_the_batch_alone_and_are_bounded_beside_streams() {
-    let mut scheduler = Scheduler::new(limits(4, 1000, 64));
-    assert_eq!(scheduler.plan(), Plan::default());
-    scheduler.submit(1, 3, 100);
-    scheduler.submit(2, 100, 200);
-    assert_eq!(
-        lengths(&run(&mut scheduler)),
-        [(1, 3, true), (2, 61, false)]
-    );
-    scheduler.submit(3, 5, 100);
-    assert_eq!(lengths(&run(&mut scheduler)), [(1, 1, true), (2, 8, false)]);
-    scheduler.remove(1);
-    assert_eq!(lengths(&run(&mut scheduler)), [(2, 31, true), (3, 5, true)]);
-    assert_eq!(lengths(&run(&mut scheduler)), [(2, 1, true), (3, 1, true)]);
-}
-
-#[test]
-fn the_youngest_gives_its_cells_to_the_oldest_and_comes_back_first() {
-    let mut scheduler = Scheduler::new(limits(3, 160, 160));
-    scheduler.submit(1, 40, 160);
-    scheduler.submit(2, 40, 160);
-    scheduler.submit(3, 10, 20);
-    while scheduler.paused() == 0 {
-        let plan = run(&mut scheduler);
-        assert!(scheduler.cells_used() <= 160);
-        assert!(
-            plan.pieces.iter().all(|piece| piece.id < 3),
-            "no room for the third's growth"
-        );
-    }
-    assert_eq!(
-        (scheduler.running(), scheduler.paused(), scheduler.waiting()),
-        (1, 1, 1)
-    );
-    scheduler.remove(1);
-    let plan = run(&mut scheduler);
-    assert_eq!(
-        lengths(&plan)[0],
-        (2, 81, true),
-        "prompt and reply again, before the third"
-    );
-    assert_eq!(lengths(&plan)[1], (3, 10, true));
-}
-
-#[test]
-fn a_decode_without_room_pauses_then_shrinks_then_gives_up() {
-    let mut scheduler = Scheduler::new(limits(2, 100, 64));
-    scheduler.submit(1, 40, 50);
-    scheduler.submit(2, 4, 8);
-    let plan = scheduler.plan();
-    let second = plan.pieces[1].sequence;
-    assert_eq!(scheduler.no_room(&plan), Relief::Paused(2, second));
-    let mut rows = 40;
-    while rows > 1 {
-        let plan = scheduler.plan();
-        assert_eq!(
-            lengths(&plan),
-            [(1, rows, rows == 40)],
-            "nobody is let in while crowded"
-        );
-        assert_eq!(scheduler.no_room(&plan), Relief::Smaller);
-        rows /= 2;
-    }
-    let plan = scheduler.plan();
-    assert_eq!(scheduler.no_room(&plan), Relief::Hopeless(1));
-    scheduler.remove(1);
-    assert_eq!(lengths(&scheduler.plan()), [(2, 4, true)]);
-}
+use crate::cells::Model;
 
 /// A request as the random schedule sees it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Job {
-    tokens: usize,
+    tokens: Vec<Token>,
     computed: usize,
     /// Tokens it still wants to sample.
     left: usize,
     sequence: Option<SeqId>,
     started: bool,
-    /// Shifts its context instead of ending when it is full.
-    shifts: bool,
+    /// Shifts its context instead of ending when it is full, and keeps so
+    /// many tokens.
+    keep: Option<usize>,
+    shifted: bool,
 }
 
 struct Simulation {
@@ -121,6 +30,9 @@ struct Simulation {
     context: usize,
     scheduler: Scheduler,
     jobs: BTreeMap<RequestId, Job>,
+    model: Model,
+    /// Prompts so far, for others that begin as they do.
+    prompts: Vec<Vec<Token>>,
     last_id: RequestId,
     arrivals: usize,
     /// Plans since somebody was let in.
@@ -134,6 +46,8 @@ impl Simulation {
         let context = random.usize(2..=120);
         let limits = Limits {
             sequences,
+            spare_sequences: random.usize(0..=4),
+            reuse: [Reuse::Any, Reuse::Any, Reuse::Window, Reuse::Whole][random.usize(0..4)],
             cells: context + random.usize(0..=context * sequences),
             batch: random.usize(sequences..=64),
             prompt_beside_streams: random.usize(1..=16),
@@ -145,6 +59,8 @@ impl Simulation {
             limits,
             context,
             jobs: BTreeMap::new(),
+            model: Model::default(),
+            prompts: Vec::new(),
             last_id: 0,
             quiet: 0,
         }
@@ -167,50 +83,96 @@ impl Simulation {
             self.step();
         }
         assert_eq!(self.scheduler.cells_used(), 0);
-        assert_eq!(self.scheduler.plan(), Plan::default());
+        assert_eq!(self.scheduler.plan(&|_, _| true), Plan::default());
     }
 
     fn arrive(&mut self) {
         self.arrivals -= 1;
         self.last_id += self.random.u64(1..=3);
-        let tokens = self.random.usize(1..self.context);
+        let tokens = self.prompt();
         let left = self.random.usize(1..=self.context);
-        let shifts = self.random.u8(..) < 30;
+        let shifts = self.limits.reuse == Reuse::Any && self.random.u8(..) < 50;
+        let keep = shifts.then(|| self.random.usize(1..=tokens.len()));
         let limit = if shifts {
             self.context
         } else {
-            self.context.min(tokens + left)
+            self.context.min(tokens.len() + left)
         };
         let job = Job {
-            tokens,
+            tokens: tokens.clone(),
             computed: 0,
             left,
             sequence: None,
             started: false,
-            shifts,
+            keep,
+            shifted: false,
         };
         self.jobs.insert(self.last_id, job);
-        self.scheduler.submit(self.last_id, tokens, limit);
+        self.scheduler.submit(self.last_id, tokens, limit, keep);
+    }
+
+    /// Something new, or as another one began, or as it went on.
+    fn prompt(&mut self) -> Vec<Token> {
+        let len = self.random.usize(1..self.context);
+        let mut tokens = Vec::new();
+        if self.random.u8(..) < 200 {
+            let others = self
+                .prompts
+                .iter()
+                .chain(self.jobs.values().map(|job| &job.tokens));
+            let others: Vec<&Vec<Token>> = others.collect();
+            if !others.is_empty() {
+                tokens = others[self.random.usize(0..others.len())].clone();
+                if self.random.bool() {
+                    tokens.truncate(len);
+                }
+            }
+        }
+        while tokens.len() < len {
+            tokens.push(self.random.i32(0..4));
+        }
+        tokens.truncate(self.context - 1);
+        self.prompts.push(tokens.clone());
+        tokens
     }
 
     fn leave(&mut self, id: RequestId) {
-        let ran = self
-            .jobs
-            .keys()
-            .take(self.scheduler.running())
-            .any(|&other| other == id);
-        let seen = self.jobs.remove(&id).and_then(|job| job.sequence);
-        let sequence = self.scheduler.remove(id);
-        assert_eq!(sequence.is_some(), ran);
-        assert_eq!(seen.or(sequence), sequence);
+        self.jobs.remove(&id);
+        if self.random.u8(..) < 20 {
+            self.scheduler.discard(id);
+        } else {
+            self.scheduler.remove(id);
+        }
+        self.rearrange();
         self.check_pool();
+    }
+
+    fn rearrange(&mut self) {
+        for change in self.scheduler.changes() {
+            if self.limits.reuse == Reuse::Whole {
+                assert!(matches!(
+                    change,
+                    Change::Remove {
+                        from: 0,
+                        to: None,
+                        ..
+                    }
+                ));
+            }
+            self.model.apply(change);
+        }
     }
 
     fn step(&mut self) {
         let ran = self.scheduler.running();
-        let plan = self.scheduler.plan();
-        for (younger, &(id, sequence)) in plan.paused.iter().enumerate() {
-            self.pause(id, sequence, ran - younger);
+        let whim = self.random.u64(..);
+        let intact = |sequence, len| {
+            self.limits.reuse != Reuse::Window || (whim ^ sequence as u64) % (len as u64 + 1) < 20
+        };
+        let plan = self.scheduler.plan(&intact);
+        self.rearrange();
+        for (younger, &id) in plan.paused.iter().enumerate() {
+            self.pause(id, ran - younger);
         }
         assert!(
             plan.paused.is_empty() || self.quiet >= 32,
@@ -228,7 +190,10 @@ impl Simulation {
         }
         self.scheduler.computed(&plan);
         for piece in &plan.pieces {
-            self.job(piece.id).computed += piece.len;
+            let job = self.jobs.get_mut(&piece.id).expect("a job");
+            job.computed += piece.len;
+            self.model
+                .compute(piece.sequence, &job.tokens[..job.computed]);
         }
         for piece in plan.pieces.iter().filter(|piece| piece.samples) {
             self.sample(piece.id);
@@ -256,11 +221,18 @@ impl Simulation {
         assert!(plan.pieces.is_sorted_by_key(|piece| piece.id));
         let (mut streams, mut prompts) = (0, 0);
         for piece in &plan.pieces {
-            let job = self.job(piece.id);
+            let job = self.jobs.get_mut(&piece.id).expect("a job");
+            if job.sequence.is_none() {
+                // What it starts with was found.
+                job.computed = piece.start;
+            }
             assert_eq!(piece.start, job.computed);
             assert!(piece.len > 0);
-            assert_eq!(piece.samples, piece.start + piece.len == job.tokens);
-            if job.tokens - job.computed == 1 {
+            assert_eq!(self.scheduler.tokens(piece.id), job.tokens);
+            let known = &job.tokens[..piece.start];
+            self.model.check(piece.sequence, known, !job.shifted);
+            assert_eq!(piece.samples, piece.start + piece.len == job.tokens.len());
+            if job.tokens.len() - job.computed == 1 {
                 streams += 1;
             } else {
                 prompts += piece.len;
@@ -270,7 +242,7 @@ impl Simulation {
         assert!(plan.rows() <= self.limits.batch);
         assert!(streams == 0 || prompts <= self.limits.prompt_beside_streams);
         let streaming = |job: &&Job| {
-            job.sequence.is_some() && job.computed > 0 && job.tokens - job.computed == 1
+            job.sequence.is_some() && job.computed > 0 && job.tokens.len() - job.computed == 1
         };
         assert!(
             streams >= self.jobs.values().filter(streaming).count(),
@@ -288,42 +260,51 @@ impl Simulation {
 
     fn no_room(&mut self, plan: &Plan) {
         let ran = self.scheduler.running();
-        match self.scheduler.no_room(plan) {
-            Relief::Paused(id, sequence) => self.pause(id, sequence, ran),
+        let cached = self.scheduler.cells_cached();
+        let relief = self.scheduler.no_room(plan);
+        self.rearrange();
+        match relief {
+            Relief::Evicted => assert_eq!(self.scheduler.cells_cached(), 0),
+            Relief::Paused(id) => self.pause(id, ran),
             Relief::Smaller => assert!(plan.rows() > 1 && plan.pieces.len() == 1),
             Relief::Hopeless(id) => {
                 assert_eq!((plan.rows(), plan.pieces[0].id), (1, id));
                 self.leave(id);
             }
         }
+        assert!(cached == 0 || relief == Relief::Evicted);
         self.check_pool();
     }
 
     fn sample(&mut self, id: RequestId) {
         let context = self.context;
+        let token = self.random.i32(0..4);
         let job = self.job(id);
         job.left -= 1;
         if job.left == 0 {
             return self.leave(id);
         }
-        job.tokens += 1;
-        let job = *job;
-        if job.tokens < context {
-            return self.scheduler.extend(id);
+        job.tokens.push(token);
+        let job = job.clone();
+        if job.tokens.len() < context {
+            return self.scheduler.extend(id, token);
         }
-        if !job.shifts || job.tokens < 3 {
+        let movable = |keep: usize| job.tokens.len() - 1 - keep;
+        let Some(keep) = job.keep.filter(|&keep| movable(keep) > 0) else {
             return self.leave(id);
-        }
-        let count = self.random.usize(1..=job.tokens - 2);
-        self.scheduler.extend(id);
-        assert_eq!(Some(self.scheduler.shorten(id, count)), job.sequence);
+        };
+        let count = self.random.usize(1..=movable(keep));
+        self.scheduler.extend(id, token);
+        self.scheduler.shift(id, keep..keep + count);
         let job = self.job(id);
-        job.tokens -= count;
+        job.tokens.drain(keep..keep + count);
         job.computed -= count;
+        job.shifted = true;
+        self.rearrange();
     }
 
     /// `ran` requests ran, and now the youngest of them does not.
-    fn pause(&mut self, id: RequestId, sequence: SeqId, ran: usize) {
+    fn pause(&mut self, id: RequestId, ran: usize) {
         assert!(ran > 1, "the oldest is never paused");
         assert_eq!(
             self.jobs.keys().nth(ran - 1),
@@ -331,15 +312,19 @@ impl Simulation {
             "the youngest is paused"
         );
         let job = self.job(id);
-        // It has not seen its sequence if it got no piece yet.
-        assert_eq!(job.sequence.take().unwrap_or(sequence), sequence);
+        job.sequence = None;
         job.computed = 0;
+        job.shifted = false;
     }
 
     fn check_pool(&self) {
-        let computed: usize = self.jobs.values().map(|job| job.computed).sum();
-        assert!(computed <= self.scheduler.cells_used());
-        assert!(self.scheduler.cells_used() <= self.limits.cells);
+        let (used, cached) = (self.scheduler.cells_used(), self.scheduler.cells_cached());
+        assert!(used + cached <= self.limits.cells);
+        let live: Vec<SeqId> = self.jobs.values().filter_map(|job| job.sequence).collect();
+        let (computed, kept) = self.model.count(&live);
+        assert!(computed <= used);
+        // Requests without a piece yet may have taken some of the kept ones.
+        assert!(kept >= cached && computed + kept <= used + cached);
         let waiting = self.jobs.values().skip(self.scheduler.running());
         let (paused, new): (Vec<&Job>, Vec<&Job>) = waiting.partition(|job| job.started);
         assert_eq!(

@@ -1,0 +1,61 @@
+//! What the scheduler decides.
+
+use crate::model::SeqId;
+use crate::request::RequestId;
+
+/// The next step.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Requests that had to give their cells back.
+    pub paused: Vec<RequestId>,
+    /// What to decode: at most one piece a request, in order of arrival.
+    pub pieces: Vec<Piece>,
+}
+
+impl Plan {
+    /// Rows of the batch.
+    pub fn rows(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.len).sum()
+    }
+
+    /// The requests for which a token is to be sampled, each with the row of
+    /// the batch whose logits it comes from.
+    pub fn samples(&self) -> impl Iterator<Item = (RequestId, usize)> {
+        let ends = self.pieces.iter().scan(0, |end, piece| {
+            *end += piece.len;
+            Some((piece, *end))
+        });
+        ends.filter(|(piece, _)| piece.samples)
+            .map(|(piece, end)| (piece.id, end - 1))
+    }
+}
+
+/// Tokens of one request to compute in a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Whose tokens.
+    pub id: RequestId,
+    /// Where they go.
+    pub sequence: SeqId,
+    /// Index of the first token, which is also its position.
+    pub start: usize,
+    /// Tokens; at least 1.
+    pub len: usize,
+    /// Whether the piece ends with the last known token, so that the next one
+    /// is to be sampled.
+    pub samples: bool,
+}
+
+/// What to do about a decode that found no room, although by the count of
+/// cells there was enough.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Relief {
+    /// What was kept is gone: plan again.
+    Evicted,
+    /// This request was paused: plan again.
+    Paused(RequestId),
+    /// The next plan is smaller.
+    Smaller,
+    /// A single row of the only running request does not fit.
+    Hopeless(RequestId),
+}

@@ -1,0 +1,83 @@
+//! Requests at the same time.
+
+use std::path::Path;
+
+use llm_engine::{Config, FinishReason};
+
+use crate::harness::{Bench, Choices, Reply, compare, greedy, model};
+
+/// How a run ended for each request, and the choices of all.
+struct Run {
+    replies: Vec<Reply>,
+    choices: Choices,
+}
+
+fn run(model: &Path, config: Config, prompts: &[String], max_tokens: u32) -> Run {
+    let bench = Bench::new(model, config);
+    let requests = prompts.iter();
+    let requests = requests.map(|prompt| greedy(&bench.engine, prompt, max_tokens));
+    let replies = bench.replies(requests.collect());
+    let choices = bench.choices();
+    Run { replies, choices }
+}
+
+/// Prompts of 6 to 100 tokens, no two alike.
+fn prompts(count: usize) -> Vec<String> {
+    const SUBJECTS: [&str; 8] = [
+        "The capital of France is",
+        "Once upon a time, there was a",
+        "Water boils when",
+        "def add(a, b):\n    return",
+        "The best way to learn a language is",
+        "In the year 1900, the city of",
+        "1, 2, 3, 4,",
+        "Dear Sir or Madam, I am writing",
+    ];
+    let filler = "The quick brown fox jumps over the lazy dog. ";
+    (0..count)
+        .map(|index| {
+            let subject = SUBJECTS[index % SUBJECTS.len()];
+            format!("Text {index}. {}{subject}", filler.repeat(index * 5 % 9))
+        })
+        .collect()
+}
+
+#[test]
+fn beside_others_and_paused_as_alone() {
+    const REQUESTS: usize = 10;
+    const TOKENS: u32 = 48;
+    let prompts = prompts(REQUESTS);
+    let config = |pool, parallel| Config {
+        context: 256,
+        pool,
+        parallel,
+        queue: REQUESTS as u32,
+    };
+    let Some(model) = model("LLM_API_TEST_MODEL") else {
+        return;
+    };
+    let alone = run(&model, config(256, 1), &prompts, TOKENS);
+    let together = run(&model, config(2048, 8), &prompts, TOKENS);
+    let crowded = run(&model, config(256, 8), &prompts, TOKENS);
+
+    assert!(alone.choices.len() >= REQUESTS * TOKENS as usize - REQUESTS);
+    for run in [&together, &crowded] {
+        // Turned choices are rare: most of what was chosen can be compared.
+        let compared = compare(&alone.choices, &run.choices);
+        assert!(compared > alone.choices.len() / 4, "{compared} compared");
+        let pairs = || run.replies.iter().zip(&alone.replies);
+        for (reply, expected) in pairs() {
+            assert_eq!(reply.reason, FinishReason::Length);
+            assert_eq!(reply.usage.prompt_tokens, expected.usage.prompt_tokens);
+            assert_eq!(reply.usage.completion_tokens, TOKENS);
+        }
+        let same = pairs().filter(|(reply, expected)| reply.text == expected.text);
+        assert!(same.count() >= REQUESTS / 4);
+    }
+    let pauses = |run: &Run| -> u32 {
+        let replies = run.replies.iter();
+        replies.map(|reply| reply.usage.pauses).sum()
+    };
+    assert_eq!((pauses(&alone), pauses(&together)), (0, 0));
+    assert!(pauses(&crowded) > 0, "the pool is small enough to pause");
+}
