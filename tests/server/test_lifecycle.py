@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -61,6 +61,7 @@ def process(
     api_key_file: Path | None = None,
     address: str = "127.0.0.1:0",
     load: Literal["held", "deaf"] | None = None,
+    wrapper: Sequence[str] = (),
 ) -> Iterator[Process]:
     settings: dict[str, object] = {"shutdown_timeout": shutdown_timeout, "address": address}
     if certificate is not None:
@@ -71,7 +72,10 @@ def process(
         settings["load"] = load
     command = [sys.executable, "-m", "tests.support.scripted_server", json.dumps(settings)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=_ROOT, stdin=pipe, stderr=pipe, text=True) as running:
+    command = [*wrapper, *command]
+    with subprocess.Popen(
+        command, cwd=_ROOT, stdin=pipe, stderr=pipe, text=True, close_fds=not wrapper
+    ) as running:
         try:
             server = Process(running)
             if load is None:

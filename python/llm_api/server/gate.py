@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from llm_api.address import Address
 from llm_api.origins import host_name, is_loopback
+from llm_api.server import wire
 from llm_api.server.reply import Refusal
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Gate:
 
         Raises Refusal, and also answers a browser's question whether a page may.
         """
-        if self._has_known_hosts:
+        assert request.connection is not None
+        if self._has_known_hosts and not wire.is_unix(request.connection):
             self._check_host(request.host)
         origin = request.headers.get("Origin")
         site = request.headers.get("Sec-Fetch-Site", "none")

@@ -16,6 +16,7 @@ from llm_api.server.app import App
 from llm_api.server.connections import LimitedHTTPServer
 from llm_api.server.listening import bind, describe
 from llm_api.server.loading import ModelLoad
+from llm_api.server.systemd import ServiceManager, take_sockets
 from llm_api.tls import CertificateError
 
 if TYPE_CHECKING:
@@ -42,9 +43,11 @@ def serve(settings: Settings, load: Loader) -> int:
     Raises ServeError, and what `load` raises.
     """
     log.configure()
-    sockets = bind(settings.server.address)
+    manager = ServiceManager()
+    # What systemd has bound for us stands in for the address.
+    sockets = take_sockets() or bind(settings.server.address)
     try:
-        return asyncio.run(_serve(settings, load, sockets))
+        return asyncio.run(_serve(settings, load, sockets, manager))
     finally:
         for listening in sockets:
             listening.close()
@@ -106,15 +109,21 @@ class Server:
         self._app.peers.close()
 
 
-async def _serve(settings: Settings, load: Loader, sockets: Sequence[socket.socket]) -> int:
+async def _serve(
+    settings: Settings, load: Loader, sockets: Sequence[socket.socket], manager: ServiceManager
+) -> int:
     loop = asyncio.get_running_loop()
     first, second = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
+        if not first.is_set():
+            manager.stopping()
         (second if first.is_set() else first).set()
 
     def on_hang_up() -> None:
+        manager.reloading()
         server.reload()
+        manager.reloaded()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
@@ -124,6 +133,7 @@ async def _serve(settings: Settings, load: Loader, sockets: Sequence[socket.sock
     loop.add_signal_handler(signal.SIGHUP, on_hang_up)
     app = App(settings, settings.server.limits)
     server = Server(app, sockets, certificate)
+    manager.loading()
     app.health.load = model_load = ModelLoad(load)
     try:
         model = await model_load.wait(unless=first)
@@ -141,6 +151,7 @@ async def _serve(settings: Settings, load: Loader, sockets: Sequence[socket.sock
         model.engine.attach(loop)
         app.use(model)
         _log.info("the model is loaded: ready")
+        manager.ready()
         return await _serve_until(first, second, server, settings.server.shutdown_timeout)
     finally:
         model.engine.close()

@@ -69,7 +69,8 @@ def describe(listening: socket.socket, *, is_secure: bool) -> str:
     """Say where a socket listens, as far as there is one as a URL."""
     name = listening.getsockname()
     if listening.family == socket.AF_UNIX:
-        return f"unix:{os.fsdecode(name)}" + (" with TLS" if is_secure else "")
+        path = os.fsdecode(name).replace("\0", "@", 1)  # an abstract name begins with a zero
+        return f"unix:{path}" + (" with TLS" if is_secure else "")
     return f"{'https' if is_secure else 'http'}://{Address(*name[:2])}"
 
 
