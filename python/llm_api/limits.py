@@ -52,6 +52,9 @@ class Limits:
     streams: int = 100
     """Open requests of one HTTP/2 connection; one more is refused, and may be sent again."""
 
+    bodies: int = 4 << 20
+    """Unfinished request bodies of one HTTP/2 connection; who brings more is answered 503."""
+
     header_block: int = 64 << 10
     """A longer header block, packed or unpacked, closes an HTTP/2 connection."""
 
@@ -70,6 +73,9 @@ class Limits:
     resets_per_second: float = 50.0
     """How fast a client may give requests up for ever."""
 
+
+_BODIES: Final = 4
+"""Bodies of full size that one HTTP/2 connection may have unfinished."""
 
 LIMIT_FLAGS: Final[Mapping[str, str]] = {
     "max-connections": "connections",
@@ -90,5 +96,9 @@ LIMIT_FLAGS: Final[Mapping[str, str]] = {
 def limits_from(values: Mapping[str, Any]) -> Limits:
     """Take the limits out of the checked values of all flags."""
     given = {name: values[flag] for flag, name in LIMIT_FLAGS.items()}
-    # Packed, or spread over fields that we count without their overhead.
-    return Limits(**given, header_block=2 * given["headers"])
+    return Limits(
+        **given,
+        bodies=_BODIES * given["body"],
+        # Packed, or spread over fields that we count without their overhead.
+        header_block=2 * given["headers"],
+    )

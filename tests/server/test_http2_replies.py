@@ -157,14 +157,6 @@ def test_body_that_never_ends_is_cut_off(serve: Serve) -> None:
         assert client.get("/health").status == 200
 
 
-def test_body_that_does_not_come(serve: Serve) -> None:
-    served = serve(limits=Limits(body_timeout=0.2))
-    with Http2Client(served.port) as client:
-        stream = client.begin(client.fields("/predict", "POST", **FORM), end_stream=False)
-        assert client.answer(stream).reset == ErrorCodes.CANCEL
-        assert client.get("/health").status == 200
-
-
 def test_expectation(served: Served, http2: Http2Client) -> None:
     fields = http2.fields("/predict", "POST", expect="100-continue", **FORM)
     stream = http2.begin(fields, end_stream=False)

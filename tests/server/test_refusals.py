@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 
 import pytest
 
@@ -256,26 +255,6 @@ class TestPromptBytes:
             assert client.response().status == 200
             client.request("/chat", {"messages": "x" * 9, "replyPrefix": "y"})
             assert_refused(client.response(), 413, "prompt", "11 bytes")
-
-
-class TestSlow:
-    FAST = Limits(header_timeout=0.2, body_timeout=0.2)
-
-    @pytest.mark.parametrize("sent", [b"", b"GET /health HT", b"POST / HTTP/1.1\r\nHost: x\r\n"])
-    def test_headers(self, serve: Serve, sent: bytes) -> None:
-        with Raw(serve(limits=self.FAST).port) as client:
-            client.send(sent)
-            start = time.monotonic()
-            assert client.read_all() == b""
-            assert time.monotonic() - start < 2
-
-    def test_body(self, serve: Serve) -> None:
-        served = serve(limits=self.FAST)
-        with Raw(served.port) as client:
-            client.request("/predict", method="POST", headers=FORM | {"Content-Length": "10"})
-            client.send(b"prompt=")
-            assert client.read_all() == b""
-        assert served.engine.jobs.empty()
 
 
 @pytest.mark.parametrize("head", [b"GARBAGE", b"GET / HTTP/1.1\r\nBad header"])

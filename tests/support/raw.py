@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NoReturn, Self
@@ -70,6 +71,12 @@ class Raw:
         """Send the same again and again, until the server lets it be known that it is enough."""
         while True:
             self.send(data)
+
+    def send_slowly(self, data: bytes, pause: float) -> NoReturn:
+        """Send the same again and again, with pauses."""
+        while True:
+            self.send(data)
+            time.sleep(pause)
 
     def request(
         self,

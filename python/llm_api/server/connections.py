@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from llm_api.proxies import UNIX
+from llm_api.server.http1 import Http1Reader, last_reply
 from llm_api.server.http2 import (
     Context,
     Http2Connection,
@@ -25,18 +27,21 @@ from llm_api.server.ledger import Record
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from tornado.httputil import HTTPServerConnectionDelegate
+    from tornado.httputil import (
+        HTTPConnection,
+        HTTPMessageDelegate,
+        HTTPServerConnectionDelegate,
+    )
 
     from llm_api.limits import Limits
+    from llm_api.server.exchange import Exchange
 
 _HARD_HEADER_FACTOR: Final = 8
 _NO_LIMIT: Final = 1 << 62
+_NO_TIME_LIMIT: Final = 1e9
 _GOODBYE_SECONDS: Final = 1.0
 _READ_BYTES: Final = 64 << 10
-_TEXT: Final = b"too many connections\n"
-_BARE_400: Final = b"HTTP/1.1 400 Bad Request\r\n\r\n"
-"""What Tornado writes for bytes that are not HTTP."""
-_MALFORMED_TEXT: Final = b"not a valid HTTP request\n"
+_TEXT: Final = "too many connections"
 
 
 class LimitedHTTPServer(HTTPServer):
@@ -54,9 +59,10 @@ class LimitedHTTPServer(HTTPServer):
             delegate,
             # The app answers what is over the limit; what is over this is cut off.
             max_header_size=limits.headers * _HARD_HEADER_FACTOR,
-            idle_connection_timeout=limits.header_timeout,
+            # All times are watched elsewhere, with an answer: by `Http1Reader` and the app.
+            idle_connection_timeout=_NO_TIME_LIMIT,
+            body_timeout=None,
             max_body_size=_NO_LIMIT,  # here too the app has its own, with an answer
-            body_timeout=limits.body_timeout,
             **options,
         )
         self._limits = limits
@@ -64,6 +70,7 @@ class LimitedHTTPServer(HTTPServer):
         self._new: set[IOStream] = set()
         self._http2: set[Http2Connection] = set()
         self._turns = Turns()
+        self._readers: dict[IOStream, Http1Reader] = {}
 
     def handle_stream(  # type: ignore[override]
         self, stream: IOStream, address: tuple[Any, ...]
@@ -74,9 +81,20 @@ class LimitedHTTPServer(HTTPServer):
         self._open += 1
         return self._serve(stream, address)
 
+    def start_request(
+        self, server_conn: object, request_conn: HTTPConnection
+    ) -> HTTPMessageDelegate:
+        """Take the next request of a connection, whichever the protocol."""
+        exchange = super().start_request(server_conn, request_conn)
+        if isinstance(request_conn, HTTP1Connection):
+            return self._readers[request_conn.stream].begin(cast("Exchange", exchange))
+        return exchange
+
     def on_close(self, server_conn: object) -> None:
         """Count an HTTP/1 connection that has closed."""
         self._open -= 1
+        assert isinstance(server_conn, HTTP1ServerConnection)
+        del self._readers[server_conn.stream]
         super().on_close(server_conn)
 
     def shut_down_http2(self) -> None:
@@ -96,8 +114,9 @@ class LimitedHTTPServer(HTTPServer):
         if not is_secure:
             stream = RewindableStream(stream.socket)
         self._new.add(stream)
+        deadline = asyncio.get_running_loop().time() + self._limits.header_timeout
         try:
-            async with asyncio.timeout(self._limits.header_timeout):
+            async with asyncio.timeout_at(deadline):
                 has_http2 = await is_http2(stream)
         except (StreamClosedError, ssl.SSLError, OSError, TimeoutError):
             stream.close()
@@ -108,7 +127,7 @@ class LimitedHTTPServer(HTTPServer):
         family = stream.socket.family
         peer = UNIX if family == socket.AF_UNIX else str(address[0])
         if not has_http2:
-            _explain_bare_400(stream, peer)
+            self._readers[stream] = Http1Reader(stream, peer, self._limits, deadline)
             super().handle_stream(stream, address)
             return
         context = Context(peer, "https" if is_secure else "http", family)
@@ -121,44 +140,16 @@ class LimitedHTTPServer(HTTPServer):
             self._open -= 1
 
 
-def _last_reply(status: bytes, text: bytes, request_id: str, headers: bytes = b"") -> bytes:
-    """Write out a reply for a connection that has no request, and closes after it."""
-    return (
-        b"HTTP/1.1 %b\r\n"
-        b"Content-Type: text/plain; charset=utf-8\r\n"
-        b"Content-Length: %d\r\n"
-        b"Connection: close\r\n"
-        b"%b"
-        b"X-Request-Id: %b\r\n"
-        b"\r\n%b"
-    ) % (status, len(text), headers, request_id.encode(), text)
-
-
-def _explain_bare_400(stream: IOStream, peer: str) -> None:
-    """Give the one reply that Tornado writes by itself a text, an id and a line in the log."""
-    write = stream.write
-
-    def write_explained(data: bytes | memoryview) -> asyncio.Future[None]:
-        if data == _BARE_400:
-            record = Record(client=peer)
-            record.status = 400
-            record.close()
-            data = _last_reply(b"400 Bad Request", _MALFORMED_TEXT, record.id)
-        return write(data)
-
-    stream.write = write_explained  # type: ignore[method-assign]
-
-
 async def _turn_away(stream: IOStream) -> None:
     # Closing with unread data would reset the connection, and the client might never see the
     # reply: end our side, then read until it ends the other, for a moment.
     with contextlib.suppress(StreamClosedError, OSError, TimeoutError):
         async with asyncio.timeout(_GOODBYE_SECONDS):
             if isinstance(stream, SSLIOStream) and await is_http2(stream):
-                await stream.write(turn_away(_TEXT.strip()))
+                await stream.write(turn_away(_TEXT.encode()))
             else:
-                status = b"503 Service Unavailable"
-                await stream.write(_last_reply(status, _TEXT, Record().id, b"Retry-After: 1\r\n"))
+                status = "503 Service Unavailable"
+                await stream.write(last_reply(status, _TEXT, Record().id, "Retry-After: 1\r\n"))
             stream.socket.shutdown(socket.SHUT_WR)
             while True:
                 await stream.read_bytes(_READ_BYTES, partial=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable
@@ -31,6 +32,11 @@ _METHODS: Final = ("GET", "POST")
 _FORM: Final = "application/x-www-form-urlencoded"
 _CHARSET: Final = re.compile(r'\bcharset\s*=\s*"?([^\s;"]+)', re.IGNORECASE)
 _LENGTH_DIGITS: Final = 15
+_TOO_MANY_BODIES: Final = Refusal(
+    503,
+    "too many bodies are unfinished on this connection: send them one after the other",
+    {"Retry-After": "1"},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class Exchange(HTTPMessageDelegate):
         self._is_being_read = False
         self._discarded = 0
         self._is_refused = False
+        self._body_timer: asyncio.TimerHandle | None = None
         self._reply: Reply
         self._endpoint: Endpoint | None = None
         self._request: HTTPServerRequest
@@ -98,6 +105,8 @@ class Exchange(HTTPMessageDelegate):
             length, unreadable = None, refusal
         # A client that expects "100 Continue" sends no body if it gets anything else.
         self._is_being_read = unreadable is None and (length == 0 or "Expect" not in headers)
+        if length != 0:
+            self._wait_for_body()
         try:
             self._check_head(line, headers)
             if unreadable is not None:
@@ -114,6 +123,9 @@ class Exchange(HTTPMessageDelegate):
             if self._discarded > self._app.limits.discarded_body:
                 self._reply.release()
             return
+        if not wire.has_room(self._connection, len(chunk)):
+            self.give_up(_TOO_MANY_BODIES)
+            return
         self._body += chunk
         if len(self._body) > self._app.limits.body:
             self._body.clear()
@@ -122,6 +134,7 @@ class Exchange(HTTPMessageDelegate):
     def finish(self) -> None:
         """Call the endpoint: the request has been read to its end."""
         self._is_being_read = False
+        self._stop_waiting()
         if self._is_refused:
             self._reply.release()
             return
@@ -147,8 +160,34 @@ class Exchange(HTTPMessageDelegate):
 
     def on_connection_close(self) -> None:
         """Note that the client left before the end of its request."""
+        self._stop_waiting()
         if not self._is_refused:
             self._close_record("cancelled")
+
+    def give_up(self, refusal: Refusal) -> None:
+        """Refuse a request whose body is not going to be read to its end; the connection ends.
+
+        One that has been refused already just ends.
+        """
+        self._stop_waiting()
+        self._body.clear()
+        self._is_being_read = False
+        if self._is_refused:
+            self._reply.release()
+        else:
+            self._reply.announce_close()
+            self._refuse(refusal)
+
+    def _wait_for_body(self) -> None:
+        seconds = self._app.limits.body_timeout
+        late = Refusal(408, f"the body did not come in time: send it within {seconds:g} s")
+        loop = asyncio.get_running_loop()
+        self._body_timer = loop.call_later(seconds, self.give_up, late)
+
+    def _stop_waiting(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
 
     def _check_head(self, line: RequestStartLine, headers: HTTPHeaders) -> None:
         limit = self._app.limits.headers
@@ -196,6 +235,7 @@ class Exchange(HTTPMessageDelegate):
         else:
             self._reply.send_refusal(refusal)
             if not self._is_being_read:
+                self._stop_waiting()
                 self._reply.release()
         self._close_record("error")
 

@@ -109,6 +109,11 @@ class Reply:
         line = " ".join(refusal.text.split())
         self.send(refusal.status, f"{line}\n" if line else "", headers=refusal.headers)
 
+    def announce_close(self) -> None:
+        """Tell the client that the connection ends with this reply, as it does on HTTP/1."""
+        if self._version.startswith("HTTP/1"):
+            self.headers["Connection"] = "close"
+
     def release(self) -> None:
         """End what `send` has written; the connection is free for its next request.
 

@@ -21,6 +21,9 @@ class SharedConnection(Protocol):
     def abort(self) -> None:
         """Break the reply off, other replies on the same socket unharmed."""
 
+    def hold(self, size: int) -> bool:
+        """Count bytes of a body that is kept until it is whole; False if they are too many."""
+
 
 def abort(connection: HTTPConnection, version: str) -> None:
     """Break a reply off so that no client can take what it has for the whole.
@@ -53,6 +56,13 @@ def peer(connection: HTTPConnection) -> str:
     if is_unix(connection):
         return UNIX
     return str(connection.context.remote_ip)  # type: ignore[attr-defined]
+
+
+def has_room(connection: HTTPConnection, size: int) -> bool:
+    """Tell whether so much more of the body may be kept. On HTTP/1 there is but one body."""
+    if isinstance(connection, HTTP1Connection):
+        return True
+    return cast("SharedConnection", connection).hold(size)
 
 
 def is_closed(connection: HTTPConnection) -> bool:

@@ -72,6 +72,7 @@ class Http2Connection:
         """Streams that wait for a window, the longest waiting first."""
         self._out = bytearray()
         self._reserved = 0
+        self._held = 0
         self._unwritten: asyncio.Future[None] | None = None
         """A write that the kernel has not taken yet."""
         self._is_flush_due = False
@@ -247,6 +248,13 @@ class Http2Connection:
             self._h2.reset_stream(stream.id, code)
             stream.close()
             self._flush_soon()
+
+    def hold(self, size: int) -> bool:
+        """Count bytes of bodies that are kept; False, and they are not counted, if too many."""
+        if self._held + size > self.limits.bodies:
+            return False
+        self._held += size
+        return True
 
     def forget(self, stream: Http2Stream) -> None:
         """Note that a stream is over."""

@@ -59,6 +59,9 @@ class Sender(Protocol):
     def reset(self, stream: Http2Stream, code: ErrorCodes) -> None:
         """Send RST_STREAM, after what can be sent before it."""
 
+    def hold(self, size: int) -> bool:
+        """Count bytes of bodies that are kept; False, and they are not counted, if too many."""
+
     def forget(self, stream: Http2Stream) -> None:
         """Note that a stream is over."""
 
@@ -84,6 +87,7 @@ class Http2Stream(HTTPConnection):
         self.is_queued = False
         """Owned by the connection: the stream is in its queue."""
         self._connection = connection
+        self._held = 0
         self._delegate: HTTPMessageDelegate
         self._taken: asyncio.Future[None] | None = None
         self._close_callback: Callable[[], None] | None = None
@@ -105,8 +109,6 @@ class Http2Stream(HTTPConnection):
         except HTTPInputError:
             self._connection.reset(self, ErrorCodes.PROTOCOL_ERROR)
             return
-        if has_body:
-            self._start_timer(self._connection.limits.body_timeout)
         self._call(lambda: delegate.headers_received(start_line, headers))
         is_wanted = self.is_open and not self.is_ending
         if has_body and is_wanted and headers.get("Expect") == "100-continue":
@@ -123,6 +125,7 @@ class Http2Stream(HTTPConnection):
         if not self.is_ending:
             self._stop_timers()
             self._call(self._delegate.finish)
+        self._let_go()
 
     def lose(self) -> None:
         """Tell everybody that the client has given the request up, or the connection is gone."""
@@ -149,6 +152,7 @@ class Http2Stream(HTTPConnection):
     ) -> asyncio.Future[None]:
         """Begin the reply; see `write`."""
         assert isinstance(start_line, ResponseStartLine)
+        self._let_go()
         if self.is_open:
             fields = [(b":status", b"%d" % start_line.code)]
             for name, value in headers.get_all():
@@ -184,6 +188,17 @@ class Http2Stream(HTTPConnection):
         if self.is_open:
             self._connection.reset(self, ErrorCodes.INTERNAL_ERROR)
 
+    def hold(self, size: int) -> bool:
+        """Count bytes of the body that are kept until it is whole; False if they are too many."""
+        if not self._connection.hold(size):
+            return False
+        self._held += size
+        return True
+
+    def _let_go(self) -> None:
+        self._connection.hold(-self._held)
+        self._held = 0
+
     # What the connection has done about it.
 
     def note_taken(self) -> None:
@@ -195,6 +210,7 @@ class Http2Stream(HTTPConnection):
     def close(self) -> None:
         """The end of the reply or RST_STREAM is on its way, or the client gave up."""
         self.is_open = False
+        self._let_go()
         self.unsent.clear()
         self._stop_timers()
         if self._taken is not None:
