@@ -13,6 +13,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from llm_api.proxies import UNIX
+from llm_api.server.accepting import Acceptor
 from llm_api.server.http1 import Http1Reader, last_reply
 from llm_api.server.http2 import (
     Context,
@@ -25,7 +26,7 @@ from llm_api.server.http2 import (
 from llm_api.server.ledger import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterable
 
     from tornado.httputil import (
         HTTPConnection,
@@ -71,6 +72,12 @@ class LimitedHTTPServer(HTTPServer):
         self._http2: set[Http2Connection] = set()
         self._turns = Turns()
         self._readers: dict[IOStream, Http1Reader] = {}
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections from these sockets."""
+        for listening in sockets:
+            self._sockets[listening.fileno()] = listening
+            self._handlers[listening.fileno()] = Acceptor(listening, self._handle_connection).stop
 
     def handle_stream(  # type: ignore[override]
         self, stream: IOStream, address: tuple[Any, ...]
