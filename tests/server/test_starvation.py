@@ -7,6 +7,8 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -22,6 +24,20 @@ from ..support.scripted import SECONDS
 from .test_lifecycle import Process, process
 
 _STARVED_SECONDS = 2.0
+
+
+@pytest.mark.parametrize(("hard", "expected", "is_warned"), [(4096, 1128, False), (600, 600, True)])
+def test_limit_is_raised_for_the_connections(hard: int, expected: int, is_warned: bool) -> None:
+    code = (
+        "import resource, logging; logging.basicConfig()\n"
+        "from llm_api.server.accepting import allow_connections\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (64, {hard}))\n"
+        "allow_connections(1000)\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"({expected}, {hard})\n"
+    assert ("too few for 1000 connections" in done.stderr) == is_warned
 
 
 def cpu_seconds(pid: int) -> float:

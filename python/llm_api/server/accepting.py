@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -16,6 +17,23 @@ _AT_ONCE: Final = 64
 """Then everybody else has a turn."""
 _RETRY_SECONDS: Final = 0.5
 _LOG_SECONDS: Final = 60.0
+
+
+_OTHER_DESCRIPTORS: Final = 128
+"""Those of the program itself; a loaded model keeps few."""
+
+
+def allow_connections(number: int) -> None:
+    """Raise the soft limit of open files so that there can be so many connections."""
+    needed = number + _OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if soft == unlimited or soft >= needed:
+        return
+    possible = needed if hard == unlimited else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible < needed:
+        _log.warning("the hard limit of open files is %d, too few for %d connections", hard, number)
 
 
 class Acceptor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from llm_api.api_keys import ApiKeyError
 from llm_api.server import log
+from llm_api.server.accepting import allow_connections
 from llm_api.server.app import App
 from llm_api.server.connections import LimitedHTTPServer
 from llm_api.server.listening import bind, describe
@@ -43,6 +44,7 @@ def serve(settings: Settings, load: Loader) -> int:
     Raises ServeError, and what `load` raises.
     """
     log.configure()
+    allow_connections(settings.server.limits.connections)
     manager = ServiceManager()
     # What systemd has bound for us stands in for the address.
     sockets = take_sockets() or bind(settings.server.address)
