@@ -36,6 +36,9 @@ class EngineConfig(TypedDict):
     threads: int
     kernels: bool
     gpu_layers: int
+    cache_type_k: str
+    cache_type_v: str
+    flash_attn: str
     rope_freq_base: float
     rope_freq_scale: float
 

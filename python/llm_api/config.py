@@ -56,6 +56,9 @@ class EngineSettings:
     threads: int
     kernels: Literal["auto", "off"]
     gpu_layers: int
+    cache_type_k: str
+    cache_type_v: str
+    flash_attn: Literal["auto", "on", "off"]
     rope_freq_base: float
     rope_freq_scale: float
 
@@ -266,6 +269,9 @@ def _engine(values: _Values) -> EngineSettings:
         threads=values["threads"],
         kernels=values["kernels"],
         gpu_layers=values["gpu-layers"],
+        cache_type_k=values["cache-type-k"],
+        cache_type_v=values["cache-type-v"],
+        flash_attn=values["flash-attn"],
         rope_freq_base=values["rope-freq-base"],
         rope_freq_scale=values["rope-freq-scale"],
     )

@@ -56,6 +56,9 @@ class Engine:
         threads: int = 0,
         kernels: Literal["auto", "off"] = "auto",
         gpu_layers: int = 0,
+        cache_type_k: str = "f16",
+        cache_type_v: str = "f16",
+        flash_attn: Literal["auto", "on", "off"] = "auto",
         rope_freq_base: float = 0.0,
         rope_freq_scale: float = 0.0,
         loading: Loading | None = None,
@@ -66,7 +69,8 @@ class Engine:
         many all of them may that are worked on at once, 0 for `context` times `parallel`.
         `parallel` requests are worked on at once, and `queue` more may wait. 0 `threads` are as
         many as there are cores, and 0 as a RoPE frequency is what the file says. `kernels` "off"
-        leaves all computing to llama.cpp's own kernels.
+        leaves all computing to llama.cpp's own kernels. `cache_type_k` and `cache_type_v` are what
+        keys and values are stored as in the context memory, by ggml's names.
 
         Meanwhile other threads may ask `loading.progress`, from 0 to 1, or call `loading.cancel()`.
 
@@ -82,6 +86,9 @@ class Engine:
             "threads": threads,
             "kernels": kernels == "auto",
             "gpu_layers": gpu_layers,
+            "cache_type_k": cache_type_k,
+            "cache_type_v": cache_type_v,
+            "flash_attn": flash_attn,
             "rope_freq_base": rope_freq_base,
             "rope_freq_scale": rope_freq_scale,
         }

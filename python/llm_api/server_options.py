@@ -10,6 +10,7 @@ from llm_api.option import Option, Scope
 INT32_MAX: Final = 2**31 - 1
 DAY_SECONDS: Final = 86_400
 _THREADS_MAX: Final = 512  # ggml takes no more
+_CACHE_TYPES: Final = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
 def _cores() -> int:
@@ -98,6 +99,27 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         choices=("auto", "off"),
         help="auto = compute with kernels of our own where this CPU has them; "
         "off = with those of llama.cpp alone",
+    ),
+    _server(
+        name="cache-type-k",
+        type=str,
+        default="f16",
+        choices=_CACHE_TYPES,
+        help=f"what keys are stored as in the context memory: {', '.join(_CACHE_TYPES)}",
+    ),
+    _server(
+        name="cache-type-v",
+        type=str,
+        default="f16",
+        choices=_CACHE_TYPES,
+        help="what values are stored as; quantized ones need flash attention",
+    ),
+    _server(
+        name="flash-attn",
+        type=str,
+        default="auto",
+        choices=("auto", "on", "off"),
+        help="flash attention, which keeps no scores; auto = where the model and its devices can",
     ),
     _server(
         name="gpu-layers",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llm_engine::Error;
-use llm_engine::model::llama::{LlamaConfig, LlamaLoader, backends};
+use llm_engine::model::llama::{CacheType, FlashAttention, LlamaConfig, LlamaLoader, backends};
 use llm_engine::model::loading::Loading;
 use llm_engine::model::{DecodeError, Loader, Model, Reuse, Row, Span, Token, Vocab};
 
@@ -28,6 +28,8 @@ fn watched(cells: u32, loading: Arc<Loading>) -> Option<LlamaLoader> {
         sequences: 4,
         threads: 1, // not slowed down by whatever else runs
         kernels: true,
+        cache_types: (CacheType::F16, CacheType::F16),
+        flash_attention: FlashAttention::Auto,
         gpu_layers: 0,
         rope_freq_base: 0.0,
         rope_freq_scale: 0.0,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 use llm_engine::Error;
-use llm_engine::model::llama::{LlamaConfig, LlamaLoader};
+use llm_engine::model::llama::{CacheType, FlashAttention, LlamaConfig, LlamaLoader};
 use llm_engine::model::{Loader, Span, Token, Vocab};
 
 const NORMAL: i32 = 1;
@@ -208,6 +208,8 @@ fn load(path: &Path) -> Result<Arc<dyn Vocab>, Error> {
         sequences: 1,
         threads: 1,
         kernels: true,
+        cache_types: (CacheType::F16, CacheType::F16),
+        flash_attention: FlashAttention::Auto,
         gpu_layers: 0,
         rope_freq_base: 0.0,
         rope_freq_scale: 0.0,

@@ -23,6 +23,9 @@ pub struct EngineConfig {
     threads: u32,
     kernels: bool,
     gpu_layers: i32,
+    cache_type_k: String,
+    cache_type_v: String,
+    flash_attn: String,
     rope_freq_base: f32,
     rope_freq_scale: f32,
 }
@@ -37,8 +40,8 @@ impl EngineConfig {
         }
     }
 
-    pub fn model(self) -> LlamaConfig {
-        LlamaConfig {
+    pub fn model(self) -> Result<LlamaConfig, Error> {
+        Ok(LlamaConfig {
             path: self.model,
             backends: self.backends,
             cells: self.pool,
@@ -46,9 +49,11 @@ impl EngineConfig {
             threads: self.threads,
             kernels: self.kernels,
             gpu_layers: self.gpu_layers,
+            cache_types: (self.cache_type_k.parse()?, self.cache_type_v.parse()?),
+            flash_attention: self.flash_attn.parse()?,
             rope_freq_base: self.rope_freq_base,
             rope_freq_scale: self.rope_freq_scale,
-        }
+        })
     }
 }
 

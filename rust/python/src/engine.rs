@@ -103,7 +103,7 @@ impl Engine {
     fn load(py: Python<'_>, config: EngineConfig, loading: &Loading) -> PyResult<Self> {
         py.detach(|| {
             let sizes = config.engine();
-            let loader = LlamaLoader::watched(config.model(), Arc::clone(&loading.0));
+            let loader = LlamaLoader::watched(config.model()?, Arc::clone(&loading.0));
             start(sizes, loader)
         })
         .map(Self::new)

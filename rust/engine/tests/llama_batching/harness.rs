@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use llm_engine::model::llama::{LlamaConfig, LlamaLoader};
+use llm_engine::model::llama::{CacheType, FlashAttention, LlamaConfig, LlamaLoader};
 use llm_engine::model::{DecodeError, Loader, Model, ModelInfo, Row, SeqId, Span, Token, Vocab};
 use llm_engine::sampler::SamplingParams;
 use llm_engine::stop::StopRules;
@@ -146,6 +146,8 @@ impl Bench {
                 kernels: true,
                 gpu_layers: 0,
                 rope_freq_base: 0.0,
+                cache_types: (CacheType::F16, CacheType::F16),
+                flash_attention: FlashAttention::Auto,
                 rope_freq_scale: 0.0,
             }),
             choices: Arc::clone(&choices),

@@ -175,6 +175,8 @@ impl Context {
         params.n_threads_batch = config.threads();
         params.rope_freq_base = config.rope_freq_base;
         params.rope_freq_scale = config.rope_freq_scale;
+        (params.type_k, params.type_v) = (config.cache_types.0.0, config.cache_types.1.0);
+        params.flash_attn_type = config.flash_attention.to_llama();
         params.kv_unified = true;
         // Sliding windows keep what they need and no more. Full-size caches
         // would let such models always shift and share any prefix, for several
@@ -270,7 +272,7 @@ fn spare_sequences(weights: &Weights, config: &LlamaConfig) -> u32 {
 /// Refuses a pool that cannot fit into the memory of the machine: the kernel
 /// may promise it all the same, and end the process when it is used.
 fn check_memory(weights: &Weights, config: &LlamaConfig) -> Result<(), Error> {
-    let needed = weights.bytes_per_cell().unwrap_or(0) * u64::from(config.cells);
+    let needed = weights.bytes_per_cell(config.cache_types).unwrap_or(0) * u64::from(config.cells);
     match memory() {
         Some(total) if config.gpu_layers == 0 && needed > total => Err(Error::ModelLoad(format!(
             "a context of {} cells takes {} MiB, and the machine has {} MiB of memory: \

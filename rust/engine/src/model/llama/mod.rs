@@ -7,6 +7,7 @@
 //! `context.rs` the context with its thread pool.
 
 mod backend;
+mod cache;
 mod context;
 mod guard;
 mod stack;
@@ -22,6 +23,7 @@ use crate::model::loading::Loading;
 use crate::model::{Loader, Model, Vocab};
 
 pub use backend::{Backends, GGML_VERSION, backends, check_version, llama_version};
+pub use cache::{CacheType, FlashAttention};
 pub use guard::end_on_crash;
 
 /// GGML_MAX_N_THREADS.
@@ -45,6 +47,9 @@ pub struct LlamaConfig {
     pub kernels: bool,
     /// Layers on an accelerator; negative: all.
     pub gpu_layers: i32,
+    /// What keys are stored as in the context memory, and what values are.
+    pub cache_types: (CacheType, CacheType),
+    pub flash_attention: FlashAttention,
     /// 0: what the GGUF says.
     pub rope_freq_base: f32,
     /// 0: what the GGUF says.

@@ -8,8 +8,8 @@ use std::ptr::{NonNull, from_ref};
 
 use llama_cpp_sys_2 as sys;
 
-use super::LlamaConfig;
 use super::backend::{clear_log, install_kernels, logged, path_to_c, text};
+use super::{CacheType, LlamaConfig};
 use crate::Error;
 use crate::model::Kernels;
 use crate::model::loading::Loading;
@@ -162,9 +162,9 @@ impl Weights {
         (length >= 0).then(|| unsafe { text(buffer.as_ptr().cast()) })
     }
 
-    /// Bytes of keys and values of one token in F16, over all layers; an upper
+    /// Bytes of keys and values of one token, over all layers; an upper
     /// bound where layers have sliding windows, none for models without heads.
-    pub(super) fn bytes_per_cell(&self) -> Option<u64> {
+    pub(super) fn bytes_per_cell(&self, (keys, values): (CacheType, CacheType)) -> Option<u64> {
         let model = self.as_ptr();
         // SAFETY: `model` is valid, and these only read it.
         let (layers, heads, kv_heads, width) = unsafe {
@@ -178,7 +178,8 @@ impl Weights {
         let [layers, heads, kv_heads, width] =
             [layers, heads, kv_heads, width].map(|count| u64::try_from(count).unwrap_or(0));
         let head = width.checked_div(heads)?;
-        Some(layers * kv_heads * head * 2 * 2)
+        let width = kv_heads * head;
+        Some(layers * (keys.bytes(width) + values.bytes(width)))
     }
 
     /// Whether it has a state that grows with no token and has no parts.
