@@ -64,8 +64,8 @@ pub(super) fn run(
             rebuilds = 0;
         }
         if rebuilds == MAX_REBUILDS {
-            *lock(&shared.state) = State::Failed;
             shared.inbox.close(error);
+            *lock(&shared.state) = State::Failed;
             return worker.shut_down(&reason);
         }
         rebuilds += 1;

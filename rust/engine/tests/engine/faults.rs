@@ -301,11 +301,13 @@ fn who_waits_for_a_rebuild_that_fails_for_good_is_told() {
         gate.wait(); // the second context panics at once, and the next two cannot be made
         let reply = bench.reply(waiting);
         assert!(matches!(reply.reason, FinishReason::Error(_)), "{reply:?}");
-        bench.engine.close();
-        assert_eq!(bench.engine.state(), State::Failed);
+        while bench.engine.state() != State::Failed {
+            std::thread::yield_now();
+        }
         assert!(
             matches!(bench.refused(request("x")), Error::ModelLoad(why) if why.contains("context:4"))
         );
+        bench.engine.close();
     });
 }
 
