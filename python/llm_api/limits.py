@@ -20,7 +20,7 @@ class Limits:
     """How much of a refused body is still read, so that its sender gets to see the refusal."""
 
     headers: int = 32 << 10
-    """A longer header block is answered 431; one of eight times this size closes the connection."""
+    """A longer header block is answered 431; with eight times this size the connection closes."""
 
     fields: int = 1000
     """Form fields, query and body together; more are answered 400."""

@@ -154,6 +154,7 @@ def test_whose_request_it_is(
     with curl(version, "-H", "X-Forwarded-For: 203.0.113.5", "-d", "prompt=x") as running:
         served.engine.next_job().end("stop", None, "y")
         running.communicate(timeout=SECONDS)
+    served.settle()
     # Behind nginx on this host, a Unix socket's clients are at 127.0.0.1 too. Where that is a
     # trusted proxy itself, what it is said to have said counts.
     client = "127.0.0.1" if isinstance(served.port, str) else "203.0.113.5"

@@ -56,6 +56,11 @@ class TestHeaders:
             with pytest.raises(ConnectionError):
                 client.send_slowly(b"X: y\r\n", 0.02)
 
+    def test_no_end_in_sight(self, serve: Serve) -> None:
+        with Raw(serve(limits=Limits(headers=1000)).port) as client:
+            client.send(HEALTH[:-2] + b"X: " + b"y" * 8000)
+            assert_last(client, 431, "at most 1000 bytes")
+
     def test_nothing_at_all(self, serve: Serve) -> None:
         with Raw(serve(limits=self.FAST).port) as client:
             assert client.read_all() == b""

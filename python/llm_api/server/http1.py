@@ -113,8 +113,12 @@ class Http1Reader:
         return done
 
     def _close_explained(self, exc_info: Any = False) -> None:  # noqa: ANN401 - Tornado's own type
-        if isinstance(exc_info, UnsatisfiableReadError) and self.exchange is not None:
-            self._refuse_body(self.exchange)
+        if isinstance(exc_info, UnsatisfiableReadError):  # no end in sight
+            if self.exchange is not None:
+                self._refuse_body(self.exchange)
+            else:
+                text = f"the headers are too large: at most {self._limits.headers} bytes are read"
+                self._write(self._last_reply(431, "Request Header Fields Too Large", text))
         self.stop_timer()
         self._close(exc_info)
 
