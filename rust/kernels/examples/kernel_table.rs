@@ -27,12 +27,10 @@ fn main() {
         .map_or(2, |n| n.parse().expect("a number of threads"));
     let only = arguments.next();
     let only_tier = arguments.next();
-    let (peak, bandwidth) = (peak(threads), bandwidth(threads));
-    println!(
-        "threads {threads}; vpdpbusd {:.0} GOPS; read {:.1} GB/s",
-        peak / 1e9,
-        bandwidth / 1e9
-    );
+    for threads in 1..threads {
+        yardsticks(threads);
+    }
+    let (peak, bandwidth) = yardsticks(threads);
     overheads();
     print!("{:18}", "");
     for title in ["1 GB/s", "large 4 GOPS", "large 8", "4", "8", "32", "512"] {
@@ -69,6 +67,18 @@ fn main() {
             println!("{line}");
         }
     }
+}
+
+/// What the machine can do at best, printed: int8 operations and bytes read a
+/// second.
+fn yardsticks(threads: usize) -> (f64, f64) {
+    let (peak, bandwidth) = (peak(threads), bandwidth(threads));
+    println!(
+        "threads {threads}; vpdpbusd {:.0} GOPS; read {:.1} GB/s",
+        peak / 1e9,
+        bandwidth / 1e9
+    );
+    (peak, bandwidth)
 }
 
 /// What comes before a product, by one thread: packing at load, in GB/s of

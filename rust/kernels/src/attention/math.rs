@@ -46,6 +46,20 @@ pub(super) fn tanh<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
     simd.if_less(abs, constant(0.625), small, large)
 }
 
+/// Scores with a soft cap, which they were divided by.
+#[inline(always)]
+pub(super) fn capped<S: Simd>(simd: S, scores: S::Vector, soft_cap: f32) -> S::Vector {
+    simd.mul(tanh(simd, scores), simd.splat(soft_cap))
+}
+
+/// What scores are compared with: their maxima, but 0 where nothing has been
+/// seen yet, as the difference of infinities is not a number.
+#[inline(always)]
+pub(super) fn baseline<S: Simd>(simd: S, maxima: S::Vector) -> S::Vector {
+    let nothing = simd.splat(f32::NEG_INFINITY);
+    simd.if_less(nothing, maxima, maxima, simd.splat(0.0))
+}
+
 /// What weighted sums are to be multiplied by in the end: one over the sum of
 /// the weights, with the sinks' own; 0 where there is none.
 #[inline(always)]

@@ -4,7 +4,7 @@
 use llama_cpp_sys_2 as sys;
 
 use crate::adapter;
-use crate::llama::{Adapter, Context, Model, test_model};
+use crate::llama::{Adapter, Context, Model, Row, test_model};
 
 const PROMPT: &str = "The history of bread is long. The first bakers";
 
@@ -112,6 +112,43 @@ fn adapters_are_added_as_without_our_kernels() {
         "{kl} with the adapter, which changes {changed}"
     );
     assert!(divergence(&stock_before, &before) < 0.02);
+}
+
+#[test]
+fn a_stream_is_the_same_beside_others() {
+    let Some(path) = test_model() else { return };
+    let (model, _) = Model::load(&path, true, true);
+    let tokens = model.tokenize(PROMPT);
+    let (streams, steps) = (6, 3);
+    let prompt = tokens.len() - steps;
+    // Each stream has some tokens less of the text.
+    let decode = |streams: std::ops::Range<usize>| {
+        let mut context = Context::new(&model, 2);
+        let row = |sequence, position| Row {
+            token: tokens[sequence % 3 + position],
+            position,
+            sequence,
+            logits: true,
+        };
+        for sequence in streams.clone() {
+            let rows = (0..prompt - 3).map(|position| row(sequence, position));
+            context.decode_rows(&rows.collect::<Vec<_>>());
+        }
+        let step = |position| {
+            let rows: Vec<Row> = streams.clone().map(|s| row(s, position)).collect();
+            let logits = context.decode_rows(&rows);
+            logits.into_iter().map(<[f32]>::to_vec).collect::<Vec<_>>()
+        };
+        (prompt - 3..prompt - 3 + steps)
+            .map(step)
+            .collect::<Vec<_>>()
+    };
+    let together = decode(0..streams);
+    for stream in 0..streams {
+        for (alone, together) in decode(stream..stream + 1).iter().zip(&together) {
+            assert!(alone[0] == together[stream], "stream {stream}");
+        }
+    }
 }
 
 #[test]

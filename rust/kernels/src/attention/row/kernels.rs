@@ -8,7 +8,7 @@
 use super::{BLOCK, Cells, Chunk, Heads};
 use crate::attention::Shape;
 use crate::attention::cache::Row;
-use crate::attention::math::{exp, tanh};
+use crate::attention::math::{baseline, capped, exp};
 use crate::attention::simd::{Kernel, LANES, Simd};
 
 /// How far ahead in the list keys are asked for.
@@ -127,8 +127,8 @@ impl Kernel for Weights<'_> {
             for scores in scores.chunks_exact_mut(LANES) {
                 // SAFETY: 16 floats.
                 unsafe {
-                    let x = tanh(simd, simd.load(scores.as_ptr()));
-                    simd.store(scores.as_mut_ptr(), simd.mul(x, simd.splat(shape.soft_cap)));
+                    let x = simd.load(scores.as_ptr());
+                    simd.store(scores.as_mut_ptr(), capped(simd, x, shape.soft_cap));
                 }
             }
         }
@@ -152,7 +152,7 @@ impl Kernel for Weights<'_> {
             .iter()
             .fold(old, |max, &x| if x > max { x } else { max });
         *running_max = max;
-        let max = simd.splat(if max > f32::NEG_INFINITY { max } else { 0.0 });
+        let max = baseline(simd, simd.splat(max));
         let mut sum = simd.splat(0.0);
         for scores in scores.chunks_exact_mut(LANES) {
             // SAFETY: 16 floats.

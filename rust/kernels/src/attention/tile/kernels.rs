@@ -7,7 +7,7 @@
 
 use super::{COLUMN, Memory, PADDING, Tile};
 use crate::attention::cells::BLOCK;
-use crate::attention::math::{exp, final_factors, tanh};
+use crate::attention::math::{baseline, capped, exp, final_factors};
 use crate::attention::simd::{Kernel, LANES, Simd};
 
 /// Reads the queries, times the scale.
@@ -179,7 +179,7 @@ impl Kernel for Weights<'_, '_> {
                     let at = scores.add(cell * lanes);
                     let mut score = simd.load(at);
                     if shape.soft_cap != 0.0 {
-                        score = simd.mul(tanh(simd, score), simd.splat(shape.soft_cap));
+                        score = capped(simd, score, shape.soft_cap);
                         simd.store(at, score);
                     }
                     if is_biased {
@@ -193,9 +193,7 @@ impl Kernel for Weights<'_, '_> {
                     max = simd.max(score, max);
                 }
                 simd.store(memory.maxima.as_mut_ptr().add(lane), max);
-                // Where nothing has been seen yet: 0 instead of -inf, as the
-                // difference of infinities is not a number.
-                let max = simd.if_less(hidden, max, max, simd.splat(0.0));
+                let max = baseline(simd, max);
                 let factor = exp(simd, simd.sub(old, max));
                 simd.store(memory.factors.as_mut_ptr().add(lane), factor);
                 let mut sum = simd.splat(0.0);
