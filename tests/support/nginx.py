@@ -14,6 +14,8 @@ from .raw import Place
 
 _CONFIGURATION = Path(__file__).parents[2] / "contrib" / "nginx.conf"
 
+_SECONDS = 30
+
 _MAIN = """
 daemon off;
 master_process off;
@@ -41,12 +43,12 @@ def find(cache: Path) -> str:
             return found
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise LookupError("nginx is not on this machine, nor is apt-get")
-    fetched = subprocess.run(
-        ["apt-get", "download", "nginx"], cwd=cache, capture_output=True, text=True, check=False
-    )
-    package = next(cache.glob("nginx_*.deb"), None)
-    if fetched.returncode or package is None:
-        raise LookupError(f"apt-get could not get nginx: {fetched.stderr.strip()[-200:]}")
+    command = ["apt-get", "-o", "Acquire::Retries=0", "download", "nginx"]
+    try:
+        subprocess.run(command, cwd=cache, capture_output=True, timeout=_SECONDS, check=True)
+    except (subprocess.SubprocessError, OSError) as error:
+        raise LookupError(f"nginx is not on this machine, and for apt-get: {error}") from error
+    package = next(cache.glob("nginx_*.deb"))
     subprocess.run(["dpkg-deb", "-x", package, cache], check=True)
     tried = subprocess.run([kept, "-v"], capture_output=True, text=True, check=False)
     if tried.returncode:

@@ -1,0 +1,1 @@
+"""Mixed traffic for a while, and what is left of it afterwards."""
