@@ -49,7 +49,7 @@ fn products(c: &mut Criterion) {
 /// A line of the cache.
 #[repr(align(64))]
 #[derive(Clone)]
-struct Line([u8; 64]);
+struct Line(#[expect(dead_code, reason = "only its memory is used")] [u8; 64]);
 
 fn bytes(lines: &mut [Line]) -> &mut [u8] {
     // SAFETY: lines are bytes without gaps.

@@ -2,6 +2,7 @@
 //! many requests as a busy server has.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use llm_engine::model::Reuse;
 use llm_engine::scheduler::{Limits, Scheduler};
 
 const TOKENS: usize = 100;
@@ -13,6 +14,8 @@ fn step(c: &mut Criterion) {
     for running in [1, 8, 32, 256] {
         let limits = Limits {
             sequences: running,
+            spare_sequences: 0,
+            reuse: Reuse::Any,
             cells: LIMIT * running,
             batch: 512,
             prompt_beside_streams: 128,
@@ -21,13 +24,13 @@ fn step(c: &mut Criterion) {
             let mut scheduler = Scheduler::new(limits);
             // As many again wait for a sequence.
             for id in 0..2 * running as u64 {
-                scheduler.submit(id, TOKENS, LIMIT);
+                scheduler.submit(id, vec![id as i32; TOKENS], LIMIT, None);
             }
             bencher.iter(|| {
-                let plan = scheduler.plan();
+                let plan = scheduler.plan(&|_, _| true);
                 scheduler.computed(&plan);
                 for piece in plan.pieces.iter().filter(|piece| piece.samples) {
-                    scheduler.extend(piece.id);
+                    scheduler.extend(piece.id, 0);
                 }
                 plan
             });
