@@ -79,6 +79,7 @@ def test_the_contracts_defaults():
         "bodyTimeout": 30,
         "idleTimeout": 75,
         "stallTimeout": 30,
+        "metrics": True,
         "logPrompts": False,
         "tokens": 0,
         "maxTime": 0,

@@ -11,7 +11,7 @@ from llm_api import _native
 
 STUB = ast.parse(Path(llm_api.__file__).with_name("_native.pyi").read_text(encoding="utf-8"))
 # Types that only the stub has.
-TYPING_ONLY = {"EngineConfig", "EngineInfo"}
+TYPING_ONLY = {"EngineConfig", "EngineInfo", "Measures"}
 
 
 def members(scope: ast.Module | ast.ClassDef) -> dict[str, ast.stmt]:

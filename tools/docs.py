@@ -1,9 +1,9 @@
-"""Writes the generated parts of the README: the tables of flags and of form fields.
+"""Writes the generated parts of the documents: the tables of flags, form fields and metrics.
 
 python tools/docs.py [--check]
 
-With --check nothing is written; the exit status is 1, with a diff, where the
-README does not say what the table of options says.
+With --check nothing is written; the exit status is 1, with a diff, where a
+document does not say what the code says.
 """
 
 import difflib
@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from llm_api.options import FIELDS, OPTIONS, Combine, Option
+from llm_api.server.metrics import DESCRIPTIONS
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
 def flags_table() -> str:
@@ -35,7 +36,24 @@ def fields_table() -> str:
     return _table(("field", "type", "range", "meaning"), rows)
 
 
-GENERATED: dict[str, Callable[[], str]] = {"flags": flags_table, "fields": fields_table}
+def metrics_table() -> str:
+    """All that /metrics tells."""
+    rows = (
+        (
+            f"`{metric.name}`",
+            metric.kind,
+            ", ".join(f"`{label}`" for label in metric.labels),
+            metric.help,
+        )
+        for metric in DESCRIPTIONS
+    )
+    return _table(("metric", "type", "labels", "meaning"), rows)
+
+
+GENERATED: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"flags": flags_table, "fields": fields_table},
+    "docs/operations.md": {"metrics": metrics_table},
+}
 
 
 def _default(option: Option) -> str:
@@ -68,13 +86,13 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines).replace("|  |", "| |")
 
 
-def generate(text: str) -> str:
+def generate(document: str, text: str) -> str:
     """Replace what lies between each pair of markers."""
-    for name, table in GENERATED.items():
+    for name, table in GENERATED[document].items():
         begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
         if len(pattern.findall(text)) != 1:
-            sys.exit(f"{README.name}: needs the markers of {name!r} exactly once")
+            sys.exit(f"{document}: needs the markers of {name!r} exactly once")
         before, after = pattern.split(text)
         text = f"{before}{begin}{table()}{end}{after}"
     return text
@@ -84,18 +102,19 @@ def main(arguments: list[str]) -> int:
     """Write or check; returns the exit status."""
     if arguments not in ([], ["--check"]):
         sys.exit("usage: python tools/docs.py [--check]")
-    old = README.read_text(encoding="utf-8")
-    new = generate(old)
-    if not arguments:
-        README.write_text(new, encoding="utf-8")
-        return 0
-    diff = difflib.unified_diff(
-        old.splitlines(keepends=True), new.splitlines(keepends=True), "README.md", "generated"
-    )
-    sys.stdout.writelines(diff)
-    if old != new:
-        print("README.md is out of date: run `make docs`", file=sys.stderr)
-    return int(old != new)
+    stale = 0
+    for document in GENERATED:
+        path = ROOT / document
+        old = path.read_text(encoding="utf-8")
+        new = generate(document, old)
+        if not arguments:
+            path.write_text(new, encoding="utf-8")
+        elif old != new:
+            stale = 1
+            was, shall = old.splitlines(keepends=True), new.splitlines(keepends=True)
+            sys.stdout.writelines(difflib.unified_diff(was, shall, document, "generated"))
+            print(f"{document} is out of date: run `make docs`", file=sys.stderr)
+    return stale
 
 
 if __name__ == "__main__":

@@ -57,6 +57,17 @@ class EngineInfo(TypedDict):
     devices: list[str]
     backend_failures: list[str]
 
+_Histogram = tuple[list[tuple[float, int]], int, float]
+
+@type_check_only
+class Measures(TypedDict):
+    busy: int
+    prompt_tokens: int
+    prompt_seconds: float
+    reply_seconds: float
+    first_token: _Histogram
+    between_tokens: _Histogram
+
 def check_stop(patterns: list[str], literals: list[str]) -> None: ...
 def end_on_crash() -> None: ...
 
@@ -93,4 +104,5 @@ class Engine:
     @property
     def state(self) -> Literal["ready", "rebuilding", "failed"]: ...
     def stats(self) -> dict[str, int]: ...
+    def measures(self) -> Measures: ...
     def close(self) -> list[_Event]: ...

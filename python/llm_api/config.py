@@ -70,6 +70,7 @@ class ServerSettings:
     address: Address | UnixAddress
     shutdown_timeout: float
     log_prompts: bool
+    metrics: bool = True
     certificate: Certificate | None = None
     api_keys: ApiKeys | None = None
     allowed_hosts: frozenset[str] = frozenset()
@@ -126,6 +127,7 @@ def load_settings(parsed: flags.Parsed) -> Settings:
             address=_address(values["addr"], values["socket-mode"]),
             shutdown_timeout=values["shutdown-timeout"],
             log_prompts=values["log-prompts"],
+            metrics=values["metrics"],
             certificate=_certificate(values["tls-cert"], values["tls-key"]),
             trusted_proxies=_parsed("trusted-proxy", TrustedProxies.parse, values),
             api_keys=_api_keys(values["api-key"], values["api-key-file"]),

@@ -158,6 +158,10 @@ class Engine:
         """Return the state and the counters of the engine, as of its latest step."""
         return self._native.stats()
 
+    def measures(self) -> "_native.Measures":
+        """Return what the engine has measured of its work, as of its latest step."""
+        return self._native.measures()
+
     def tokenize(self, prompt: Prompt | str) -> list[int]:
         """Return the tokens of a prompt, as a request with it would have them."""
         return self._native.tokenize(_pairs(prompt))

@@ -5,7 +5,8 @@ from importlib.resources import files
 _NOT_SHIPPED = """\
 The Python packages that it needs are installed beside it and are not part of it:
 Tornado (Apache-2.0), h2, hpack and hyperframe (MIT), Jinja2 and MarkupSafe
-(BSD-3-Clause), tqdm (MPL-2.0 and MIT). Their licences lie in their own installations.
+(BSD-3-Clause), prometheus-client (Apache-2.0 and BSD-2-Clause), tqdm (MPL-2.0 and
+MIT). Their licences lie in their own installations.
 """
 
 

@@ -206,6 +206,8 @@ def _default_text(default: Value) -> str:
     """Write a default as Go's usage does, nothing for the zero of its type."""
     if not default:
         return ""
+    if isinstance(default, bool):
+        return "true"
     return number_text(default) if isinstance(default, int | float) else strconv.quote(str(default))
 
 

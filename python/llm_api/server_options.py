@@ -238,6 +238,12 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         "whose X-Forwarded-For is believed; may be repeated",
     ),
     _server(
+        name="metrics",
+        type=bool,
+        default=True,
+        help="serve counters and times on /metrics, in the text format of Prometheus",
+    ),
+    _server(
         name="log-prompts",
         type=bool,
         default=False,

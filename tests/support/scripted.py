@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import queue
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from llm_api.errors import QueueFullError
@@ -114,6 +115,12 @@ class ScriptedEngine:
         job = self._by_id[request_id]
         job.cancelled.set()
         job.end("cancelled")
+
+    def stats(self) -> dict[str, int]:
+        return defaultdict(int)
+
+    def measures(self) -> dict[str, object]:
+        return defaultdict(int, first_token=([], 0, 0.0), between_tokens=([], 0, 0.0))
 
     def close(self) -> None:
         self.state = "closed"

@@ -17,6 +17,7 @@ from llm_api.server.gate import Gate
 from llm_api.server.generations import Generations, Reader
 from llm_api.server.health import Health
 from llm_api.server.ledger import Ledger
+from llm_api.server.metrics import CONTENT_TYPE, Metrics
 from llm_api.server.peers import PeerWatch
 from llm_api.server.predict import predict_reader
 from llm_api.server.reply import JSON, Refusal, Reply
@@ -40,6 +41,7 @@ class App(HTTPServerConnectionDelegate):
         self.gate = Gate(settings.server)
         self.ledger = Ledger()
         self.health = Health()
+        self.metrics = Metrics(self.health)
         self.peers = PeerWatch(asyncio.get_running_loop())
         self.generations = Generations(limits, self.peers, log_texts=settings.server.log_prompts)
         self._endpoints = [
@@ -48,6 +50,8 @@ class App(HTTPServerConnectionDelegate):
             Endpoint("/requests/", self._post_mortem),
             Endpoint("/health", self._tell_health, is_public=True),
         ]
+        if settings.server.metrics:
+            self._endpoints.append(Endpoint("/metrics", self._tell_metrics))
 
     def use(self, model: Model) -> None:
         """Serve generations from now on."""
@@ -92,6 +96,10 @@ class App(HTTPServerConnectionDelegate):
     def _tell_health(self, _: Request, reply: Reply) -> None:
         status, told = self.health.report()
         reply.send(status, json.dumps(told), JSON)
+        reply.release()
+
+    def _tell_metrics(self, _: Request, reply: Reply) -> None:
+        reply.send(200, self.metrics.text(), CONTENT_TYPE)
         reply.release()
 
 

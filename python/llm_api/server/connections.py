@@ -26,7 +26,7 @@ from llm_api.server.http2 import (
 from llm_api.server.ledger import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from tornado.httputil import (
         HTTPConnection,
@@ -53,9 +53,13 @@ class LimitedHTTPServer(HTTPServer):
         delegate: HTTPServerConnectionDelegate,
         *,
         limits: Limits,
+        on_refusal: Callable[[str], None],
         **options: Any,  # noqa: ANN401 - Tornado's own options
     ) -> None:
-        """Set up; Tornado calls this in place of a constructor."""
+        """Set up; Tornado calls this in place of a constructor.
+
+        `on_refusal` is told the reason where no request comes about that could be refused.
+        """
         super().initialize(
             delegate,
             # The app answers what is over the limit; what is over this is cut off.
@@ -67,6 +71,7 @@ class LimitedHTTPServer(HTTPServer):
             **options,
         )
         self._limits = limits
+        self._on_refusal = on_refusal
         self._open = 0
         self._new: set[IOStream] = set()
         self._http2: set[Http2Connection] = set()
@@ -84,6 +89,7 @@ class LimitedHTTPServer(HTTPServer):
     ) -> Coroutine[Any, Any, None]:
         """Take a new connection."""
         if self._open >= self._limits.connections:
+            self._on_refusal("too_many_connections")
             return _turn_away(stream)
         self._open += 1
         return self._serve(stream, address)
@@ -134,7 +140,9 @@ class LimitedHTTPServer(HTTPServer):
         family = stream.socket.family
         peer = UNIX if family == socket.AF_UNIX else str(address[0])
         if not has_http2:
-            self._readers[stream] = Http1Reader(stream, peer, self._limits, deadline)
+            self._readers[stream] = Http1Reader(
+                stream, peer, self._limits, deadline, self._on_refusal
+            )
             super().handle_stream(stream, address)
             return
         context = Context(peer, "https" if is_secure else "http", family)

@@ -79,7 +79,7 @@ class Exchange(HTTPMessageDelegate):
     def __init__(self, app: App, connection: HTTPConnection) -> None:
         self._app = app
         self._connection = connection
-        self._record = Record()
+        self._record = Record(on_close=app.metrics.note)
         self._body = bytearray()
         self._is_being_read = False
         self._discarded = 0
@@ -232,7 +232,10 @@ class Exchange(HTTPMessageDelegate):
         self._is_refused = True
         if self._reply.status is not None:
             self._reply.abort()
+            self._record.abort_cause = "defect"
         else:
+            if refusal.status >= 400:
+                self._record.refusal = refusal.reason
             self._reply.send_refusal(refusal)
             if not self._is_being_read:
                 self._stop_waiting()

@@ -56,6 +56,8 @@ class Generations:
             record.status = reply.status
             record.finish_reason = "cancelled" if is_lost else stream.end.finish_reason
             record.usage = stream.end.usage
+            record.refusal = stream.refusal.reason if stream.refusal else None
+            record.abort_cause = stream.abort_cause
             record.close()
             if stream.transcript is not None:
                 _log.info("%s reply %s", record.id, json.dumps("".join(stream.transcript)))
@@ -95,7 +97,7 @@ class Generations:
     def cut_all(self) -> None:
         """Stop every generation and break off its reply."""
         for stream in tuple(self.running):
-            stream.cut()
+            stream.cut("shutdown")
 
     def _forget(self, stream: Stream) -> None:
         self.running.discard(stream)

@@ -54,8 +54,14 @@ class Health:
         """
         match self.status:
             case "loading":
-                raise Refusal(503, "the model is being loaded", {"Retry-After": "1"})
+                raise Refusal(
+                    503, "the model is being loaded", {"Retry-After": "1"}, reason="loading"
+                )
             case "failed":
-                raise Refusal(503, "the engine has failed; the server must be started again")
+                raise Refusal(
+                    503,
+                    "the engine has failed; the server must be started again",
+                    reason="engine_failed",
+                )
             case "draining":
-                raise Refusal(503, "server is shutting down")
+                raise Refusal(503, "server is shutting down", reason="shutting_down")

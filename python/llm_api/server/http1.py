@@ -12,6 +12,8 @@ from llm_api.server.ledger import Record
 from llm_api.server.reply import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tornado.httputil import HTTPHeaders, RequestStartLine, ResponseStartLine
 
     from llm_api.limits import Limits
@@ -41,13 +43,24 @@ class Http1Reader:
     that come, and only the stream sees those.
     """
 
-    def __init__(self, stream: IOStream, peer: str, limits: Limits, deadline: float) -> None:
-        """Watch a new connection, whose first headers have to be there at `deadline`."""
+    def __init__(
+        self,
+        stream: IOStream,
+        peer: str,
+        limits: Limits,
+        deadline: float,
+        on_refusal: Callable[[str], None],
+    ) -> None:
+        """Watch a new connection, whose first headers have to be there at `deadline`.
+
+        `on_refusal` is told the reason where there is no request that could be refused.
+        """
         self.exchange: Exchange | None = None
         """The request whose headers have been read, and whose body has not."""
         self._stream = stream
         self._peer = peer
         self._limits = limits
+        self._on_refusal = on_refusal
         self._loop = asyncio.get_running_loop()
         self._deadline: float | None = deadline
         self._timer: asyncio.TimerHandle | None = None
@@ -89,6 +102,7 @@ class Http1Reader:
     def _time_out(self) -> None:
         if self._has_bytes and not self._stream.closed():
             text = f"the headers did not come in time: send them within {self._seconds}"
+            self._on_refusal("late")
             self._write(self._last_reply(408, "Request Timeout", text))
         self._stream.close()
 
@@ -106,6 +120,7 @@ class Http1Reader:
         if data != _BARE_400:
             return self._write(data)
         if self.exchange is None:
+            self._on_refusal("malformed")
             return self._write(self._last_reply(400, "Bad Request", "not a valid HTTP request"))
         self._refuse_body(self.exchange)
         done = self._loop.create_future()

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llm_api.events import Usage
 
 _log: Final = logging.getLogger("llm_api.requests")
@@ -31,14 +33,22 @@ class Record:
     finish_reason: str | None = None
     """None while the request is in progress, and for endpoints that generate nothing."""
     usage: Usage | None = None
+    refusal: str | None = None
+    """The reason of a refusal, in one word."""
+    abort_cause: str | None = None
+    """Why the reply was broken off, in one word."""
     seconds: float | None = None
     """From the request's headers to the end of its reply; None while in progress."""
+    on_close: Callable[[Record], None] | None = None
+    """Told when the request is over."""
     _clock: float = field(default_factory=time.monotonic)
 
     def close(self) -> None:
         """Note that the request is over, and log it."""
         self.seconds = time.monotonic() - self._clock
         _log.info("%s", self._line())
+        if self.on_close is not None:
+            self.on_close(self)
 
     def as_json(self) -> dict[str, object]:
         """Tell all there is, for whoever has the id."""

@@ -64,7 +64,9 @@ class Server:
         self._app = app
         self._certificate = certificate
         context = certificate.load() if certificate else None
-        self._http = LimitedHTTPServer(app, limits=app.limits, ssl_options=context)
+        self._http = LimitedHTTPServer(
+            app, limits=app.limits, on_refusal=app.metrics.note_refusal, ssl_options=context
+        )
         app.gate.listen_on(sockets)
         self._http.add_sockets(sockets)
         for listening in sockets:

@@ -28,11 +28,11 @@ def refusal_for(error: Exception) -> Refusal | None:
                 "shorten the prompt, or start the server with a larger -context",
             )
         case TemplateError():
-            return Refusal(500, f"the prompt template failed: {error}")
+            return Refusal(500, f"the prompt template failed: {error}", reason="template_failed")
         case GenerationError():
-            return Refusal(500, "inference failed")
+            return Refusal(500, "inference failed", reason="inference_failed")
         case QueueFullError():
-            return Refusal(503, "server is busy", {"Retry-After": "1"})
+            return Refusal(503, "server is busy", {"Retry-After": "1"}, reason="queue_full")
         case EngineClosedError():
-            return Refusal(503, "server is shutting down")
+            return Refusal(503, "server is shutting down", reason="shutting_down")
     return None

@@ -23,14 +23,41 @@ TEXT = "text/plain; charset=utf-8"
 JSON = "application/json; charset=utf-8"
 
 
-class Refusal(Exception):
-    """A request that is not served: the status, one line for the client, more headers."""
+_REASONS = {
+    400: "bad_request",
+    401: "no_key",
+    403: "forbidden",
+    404: "not_found",
+    405: "bad_method",
+    408: "late",
+    413: "too_large",
+    415: "bad_media_type",
+    429: "client_share",
+    431: "headers_too_large",
+    500: "failed",
+    503: "busy",
+}
 
-    def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
+
+class Refusal(Exception):
+    """A request that is not served: the status, one line for the client, more headers.
+
+    `reason` is a word for counting; there are few of them.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        text: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        reason: str | None = None,
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
         self.headers = dict(headers or {})
+        self.reason = reason or _REASONS.get(status, str(status))
 
 
 class Reply:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from llm_api.events import End, Usage
 from llm_api.server.refusals import refusal_for
@@ -14,6 +14,7 @@ from llm_api.server.reply import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from llm_api._native import Measures
     from llm_api.events import End, EngineState, Listener
     from llm_api.limits import Limits
     from llm_api.prompt import Prompt
@@ -28,6 +29,9 @@ _NOTHING: Final = Usage(0, 0, 0, 0.0, 0.0, 0.0, 0)
 
 _PIECE_BYTES: Final = 16 << 10
 """What is written at once, so that a slow reader is told from one that has stopped reading."""
+
+
+AbortCause = Literal["inference", "slow_reader", "shutdown", "defect"]
 
 
 class Engine(Protocol):
@@ -45,6 +49,12 @@ class Engine(Protocol):
 
     def cancel(self, request_id: int) -> None:
         """Make a request end now; its end is still reported."""
+
+    def stats(self) -> dict[str, int]:
+        """Return the state and the counters."""
+
+    def measures(self) -> Measures:
+        """Return what was measured."""
 
     def close(self) -> None:
         """End all requests and free the memory."""
@@ -67,6 +77,10 @@ class Stream:
         """How the generation ended."""
         self.was_delivered = False
         """The reader got all of it, or the status that says why not."""
+        self.refusal: Refusal | None = None
+        """What was sent in place of a reply."""
+        self.abort_cause: AbortCause | None = None
+        """Why the reply was broken off after its first byte."""
         self.transcript: list[str] | None = None
         """All of the text, if somebody wants it."""
         self._reply = reply
@@ -127,10 +141,15 @@ class Stream:
         self.end = end
         self._make_due()
 
-    def cut(self) -> None:
+    def cut(self, cause: AbortCause) -> None:
         """Break the reply off and stop its generation."""
-        self._reply.abort()
+        self._abort(cause)
         self._leave()
+
+    def _abort(self, cause: AbortCause) -> None:
+        if self._reply.is_open and self._reply.status is not None:
+            self.abort_cause = cause
+        self._reply.abort()
 
     def _leave(self) -> None:
         """Nobody reads any more."""
@@ -157,7 +176,7 @@ class Stream:
                 self._conclude(self.end)
         except Exception:
             _log.exception("a reply failed")
-            self.cut()
+            self.cut("defect")
         if self.end is not None and not self._reply.is_open and not self._is_over:
             self._is_over = True
             self._on_over(self)
@@ -183,12 +202,12 @@ class Stream:
             if not flushed.done():
                 self._block(flushed)
         if len(self._unsent) > self._limits.unsent:
-            self.cut()
+            self.cut("slow_reader")
         return not self._unsent and not self._is_blocked
 
     def _block(self, flushed: asyncio.Future[None]) -> None:
         self._is_blocked = True
-        timer = self._loop.call_later(self._limits.write_stall, self.cut)
+        timer = self._loop.call_later(self._limits.write_stall, self.cut, "slow_reader")
 
         def unblock(_: asyncio.Future[None]) -> None:
             timer.cancel()
@@ -204,12 +223,12 @@ class Stream:
         has_begun = reply.status is not None
         is_whole = end.finish_reason not in ("error", "cancelled")
         if has_begun and not is_whole:
-            reply.abort()
+            self._abort("inference" if end.finish_reason == "error" else "shutdown")
             return
         if has_begun:
             reply.finish()
         else:
-            refusal = self._failure or _refusal(end)
+            self.refusal = refusal = self._failure or _refusal(end)
             if refusal is None:
                 reply.send(200, self._unsent.decode())
             else:
@@ -221,9 +240,13 @@ class Stream:
 def _refusal(end: End) -> Refusal | None:
     """Tell why an end without any text is not an empty reply."""
     if end.finish_reason == "error":
-        return Refusal(500, "inference failed")
+        return Refusal(500, "inference failed", reason="inference_failed")
     if end.finish_reason == "cancelled":
-        return Refusal(503, "server is shutting down")
+        return Refusal(503, "server is shutting down", reason="shutting_down")
     if end.finish_reason == "length" and end.usage.completion_tokens == 0:
-        return Refusal(503, "max-time passed before the first token: try again or raise maxTime")
+        return Refusal(
+            503,
+            "max-time passed before the first token: try again or raise maxTime",
+            reason="max_time",
+        )
     return None

@@ -5,6 +5,7 @@
 //! `Worker::step` is the whole loop.
 
 mod inbox;
+mod measures;
 mod outbox;
 mod reply;
 mod share;
@@ -18,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::inbox::Inbox;
+pub use self::measures::{Histogram, Measures};
 use self::outbox::Outbox;
 use self::reply::Reply;
 use crate::Error;
@@ -97,6 +99,7 @@ struct Shared {
     inbox: Inbox,
     outbox: Outbox,
     stats: Mutex<Stats>,
+    measures: Mutex<Measures>,
     state: Mutex<State>,
 }
 
@@ -122,6 +125,7 @@ impl Engine {
             inbox: Inbox::new(config.parallel as usize + config.queue as usize),
             outbox,
             stats: Mutex::default(),
+            measures: Mutex::default(),
             state: Mutex::default(),
         });
         let (ready, loaded) = sync_channel(1);
@@ -209,6 +213,11 @@ impl Engine {
         let mut stats = *lock(&self.shared.stats);
         stats.waiting += self.shared.inbox.pending();
         stats
+    }
+
+    /// What was measured, as of the latest step.
+    pub fn measures(&self) -> Measures {
+        *lock(&self.shared.measures)
     }
 
     /// Whether requests are computed. It is set before the requests that a

@@ -14,6 +14,6 @@ pub mod scheduler;
 pub mod stop;
 pub mod text;
 
-pub use engine::{Config, Engine, State, Stats};
+pub use engine::{Config, Engine, Histogram, Measures, State, Stats};
 pub use error::Error;
 pub use request::{Event, EventKind, FinishReason, Request, RequestId, Usage};

@@ -7,7 +7,7 @@ use llm_engine::model::llama::LlamaConfig;
 use llm_engine::model::{Span, Token};
 use llm_engine::sampler::SamplingParams;
 use llm_engine::stop::StopRules;
-use llm_engine::{Config, Error, Event, EventKind, FinishReason, Request};
+use llm_engine::{Config, Error, Event, EventKind, FinishReason, Histogram, Request};
 use pyo3::prelude::*;
 
 /// `EngineConfig` of the stub.
@@ -162,4 +162,11 @@ pub fn event(event: Event) -> PyEvent {
             (event.id, String::new(), Some(end))
         }
     }
+}
+
+/// `Histogram` of the stub: bounds in seconds with how many are not over them,
+/// how many there are, their sum in seconds.
+pub fn histogram<const N: usize>(histogram: &Histogram<N>) -> (Vec<(f64, u64)>, u64, f64) {
+    let sum = histogram.sum.as_secs_f64();
+    (histogram.cumulative().collect(), histogram.count, sum)
 }

@@ -6,12 +6,12 @@ use llm_engine::model::fake::FakeLoader;
 use llm_engine::model::fault::{Fault, Faulty};
 use llm_engine::model::llama::{LlamaLoader, backends};
 use llm_engine::model::{Kernels, Loader, Reuse, loading};
-use llm_engine::{Config, Error, Request, State, Stats};
+use llm_engine::{Config, Error, Measures, Request, State, Stats};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict};
 
-use crate::convert::{EngineConfig, GenerationOptions, PyEvent, event, spans};
+use crate::convert::{EngineConfig, GenerationOptions, PyEvent, event, histogram, spans};
 use crate::errors::to_python;
 
 /// A valid request, to be submitted once.
@@ -233,6 +233,25 @@ impl Engine {
             ("failed", failed),
         ]
         .into_py_dict(py)
+    }
+
+    fn measures<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let Measures {
+            busy,
+            prompt_tokens,
+            prompt_time,
+            reply_time,
+            first_token,
+            between_tokens,
+        } = self.with(py, |engine| Ok(engine.measures()))?;
+        let dict = PyDict::new(py);
+        dict.set_item("busy", busy)?;
+        dict.set_item("prompt_tokens", prompt_tokens)?;
+        dict.set_item("prompt_seconds", prompt_time.as_secs_f64())?;
+        dict.set_item("reply_seconds", reply_time.as_secs_f64())?;
+        dict.set_item("first_token", histogram(&first_token))?;
+        dict.set_item("between_tokens", histogram(&between_tokens))?;
+        Ok(dict)
     }
 
     #[getter]

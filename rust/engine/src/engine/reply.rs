@@ -47,6 +47,7 @@ pub(super) struct Reply {
     submitted: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
+    latest_token: Option<Instant>,
 }
 
 impl Reply {
@@ -84,6 +85,7 @@ impl Reply {
             submitted: now,
             started: None,
             first_token: None,
+            latest_token: None,
         }
     }
 
@@ -123,9 +125,22 @@ impl Reply {
         self.sampler.sample(logits, scratch)
     }
 
+    /// Whether a token was sampled.
+    pub fn has_begun(&self) -> bool {
+        self.first_token.is_some()
+    }
+
+    /// A token was sampled at this time. Returns whether it is the first, and
+    /// the time since the one before or since the submission.
+    pub fn tick(&mut self, now: Instant) -> (bool, Duration) {
+        let is_first = !self.has_begun();
+        self.first_token.get_or_insert(now);
+        let before = self.latest_token.replace(now).unwrap_or(self.submitted);
+        (is_first, now.saturating_duration_since(before))
+    }
+
     /// Takes the sampled token in; appends what the client may see to `out`.
     pub fn push(&mut self, token: Token, vocab: &dyn Vocab, out: &mut String) -> Next {
-        self.first_token.get_or_insert_with(Instant::now);
         if vocab.is_end_of_generation(token) {
             return Next::End(self.finish(FinishReason::Stop, out));
         }

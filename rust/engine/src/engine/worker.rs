@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::inbox::Mail;
 use super::reply::{Next, Reply};
 use super::share::share;
-use super::{Shared, Stats, lock};
+use super::{Measures, Shared, Stats, lock};
 use crate::Error;
 use crate::model::{DecodeError, Model, Row, Token, Vocab};
 use crate::prefix::Change;
@@ -35,6 +35,7 @@ pub(super) struct Worker {
     /// One for each thread that samples.
     scratches: Vec<Scratch>,
     stats: Stats,
+    measures: Measures,
 }
 
 impl Worker {
@@ -52,6 +53,7 @@ impl Worker {
                 cells_total: limits.cells,
                 ..Stats::default()
             },
+            measures: Measures::default(),
         }
     }
 
@@ -121,8 +123,15 @@ impl Worker {
         if self.rows.is_empty() {
             return false;
         }
+        let begun = Instant::now();
         match model.decode(&self.rows) {
             Ok(()) => {
+                self.measures.decoded(
+                    plan.pieces.len(),
+                    self.rows.len(),
+                    self.prompt_rows(plan),
+                    begun.elapsed(),
+                );
                 self.scheduler.computed(plan);
                 self.stats.decodes += 1;
                 self.stats.computed_tokens += self.rows.len() as u64;
@@ -175,6 +184,16 @@ impl Worker {
         }
     }
 
+    /// Rows that are not the latest token of a reply.
+    fn prompt_rows(&self, plan: &Plan) -> usize {
+        let is_prompt = |id| self.replies.get(id).is_none_or(|reply| !reply.has_begun());
+        plan.pieces
+            .iter()
+            .filter(|piece| piece.len > 1 || is_prompt(&piece.id))
+            .map(|piece| piece.len)
+            .sum()
+    }
+
     /// Samples a token for every reply that has logits. The draws share nothing
     /// but scratch memory, so that it does not matter which thread does which.
     fn sample(&mut self, model: &dyn Model, plan: &Plan) -> Vec<(RequestId, Token)> {
@@ -201,8 +220,11 @@ impl Worker {
     fn update(&mut self, model: &mut dyn Model, tokens: Vec<(RequestId, Token)>) {
         self.stats.sampled_tokens += tokens.len() as u64;
         let vocab = Arc::clone(&self.vocab);
+        let now = Instant::now();
         for (id, token) in tokens {
             let mut text = String::new();
+            let (is_first, time) = self.reply(id).tick(now);
+            self.measures.sampled(is_first, time);
             let next = self.reply(id).push(token, &*vocab, &mut text);
             self.say(id, text);
             match next {
@@ -320,6 +342,7 @@ impl Worker {
         self.stats.cells_cached = self.scheduler.cells_cached();
         self.stats.cells_evicted += self.scheduler.evicted();
         *lock(&self.shared.stats) = self.stats;
+        *lock(&self.shared.measures) = self.measures;
 
         let ends = self
             .events

@@ -4,6 +4,7 @@ use llm_engine::stop::StopRules;
 use llm_engine::{FinishReason, Request};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use crate::harness::{Bench, config, limited, request, watched};
 
@@ -173,5 +174,39 @@ fn the_sampler_sees_the_prompt_and_the_reply() {
         // as well.
         assert_eq!(bench.alone(penalised("x")).text, "a.a");
         assert_eq!(bench.alone(penalised("a")).text, ".aa");
+    });
+}
+
+#[test]
+fn what_was_done_is_measured() {
+    watched(|| {
+        let mut bench = Bench::new(config(256, 512, 2, 8), "batch=64;delay=1ms;hash");
+        let ids: Vec<_> = (0..5)
+            .map(|n| bench.submit(limited(&"p".repeat(70 + n), 4)))
+            .collect();
+        let replies = bench.replies(&ids);
+        let (stats, measures) = (bench.engine.stats(), bench.engine.measures());
+        let prompts: u64 = replies
+            .iter()
+            .map(|r| u64::from(r.usage.prompt_tokens - r.usage.cached_tokens))
+            .sum();
+        assert_eq!(measures.prompt_tokens, prompts);
+        assert_eq!(
+            stats.computed_tokens,
+            prompts + 5 * 3,
+            "the last is not computed"
+        );
+        assert_eq!(measures.first_token.count, 5);
+        assert_eq!(measures.between_tokens.count, 5 * 3);
+        assert!(measures.busy > stats.decodes && measures.busy <= 2 * stats.decodes);
+        let time = measures.prompt_time + measures.reply_time;
+        assert!(time >= Duration::from_millis(stats.decodes));
+        let first: Duration = replies
+            .iter()
+            .map(|reply| reply.usage.queue_time + reply.usage.prefill_time)
+            .sum();
+        assert!(first.abs_diff(measures.first_token.sum) < Duration::from_millis(1));
+        let (_, below) = measures.between_tokens.cumulative().next().unwrap();
+        assert_eq!(below, 0, "none takes less than a millisecond");
     });
 }
