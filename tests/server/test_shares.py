@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from llm_api.address import UnixAddress
 from llm_api.limits import Limits
+from llm_api.proxies import TrustedProxies
 from llm_api.server.reply import Refusal
 from llm_api.server.shares import Shares
 
 from ..support.http2 import Http2Client
 from ..support.raw import Raw
 from ..support.scripted import SECONDS
-from ..support.serving import Served
+from ..support.serving import Served, make_settings
 from .conftest import Serve
 from .test_refusals import assert_refused
 
@@ -52,6 +56,31 @@ def test_who_leaves_or_is_refused_takes_nothing(served: Served) -> None:
         for _ in range(3):
             client.request("/predict", {"prompt": ""})
             assert client.response().status == 400
+
+
+def test_clients_of_a_trusted_proxy_have_shares_of_their_own(serve: Serve) -> None:
+    settings = make_settings(trusted_proxies=TrustedProxies.parse(["127.0.0.0/8"]))
+    served = serve(settings=settings, limits=Limits(per_client=1))
+    with Raw(served.port) as one, Raw(served.port) as same, Raw(served.port) as other:
+        for client, address in ((one, "192.0.2.1"), (same, "192.0.2.1"), (other, "192.0.2.2")):
+            headers = {"X-Forwarded-For": f"203.0.113.9, {address}"}
+            client.request("/predict", {"prompt": "x"}, headers=headers)
+            if client is same:
+                assert client.response().status == 429
+            else:
+                job = served.engine.next_job()
+        job.end("stop", None, "y")
+        assert other.response().text == "y"
+
+
+def test_clients_of_a_unix_socket_share_one(serve: Serve, tmp_path: Path) -> None:
+    settings = make_settings(address=UnixAddress(str(tmp_path / "s"), 0o600))
+    served = serve(settings=settings, limits=Limits(per_client=1))
+    with Raw(served.port) as one, Raw(served.port) as other:
+        one.request("/predict", {"prompt": "x"})
+        served.engine.next_job()
+        other.request("/predict", {"prompt": "x"})
+        assert other.response().status == 429
 
 
 def test_clients_by_address() -> None:
