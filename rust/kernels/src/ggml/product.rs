@@ -40,8 +40,8 @@ pub(super) struct Product {
     experts: Option<Experts>,
     /// Whether the inputs are not in the workspace yet.
     pub quantizes: bool,
-    /// The next chunk that no thread has taken.
-    next: AtomicUsize,
+    /// How many chunks of each thread's share are taken.
+    taken: Box<[AtomicUsize]>,
 }
 
 /// Rows of f32.
@@ -116,12 +116,15 @@ impl Product {
             output_stride,
             experts,
             quantizes: true,
-            next: AtomicUsize::new(0),
+            taken: Box::default(),
         })
     }
 
     /// Makes room; `None` if there is no memory.
-    pub fn reserve(&self, workspace: &mut Workspace) -> Option<()> {
+    pub fn reserve(&mut self, workspace: &mut Workspace) -> Option<()> {
+        self.taken = (0..workspace.threads())
+            .map(|_| AtomicUsize::default())
+            .collect();
         let Inputs { rows, cols, .. } = self.inputs;
         if rows <= FEW_ROWS {
             return Some(());
@@ -151,7 +154,7 @@ impl Product {
         // SAFETY: the packed tensor, which nobody writes after loading.
         let weights = unsafe { from_raw_parts(self.weights, self.packing.bytes()) };
         match &self.experts {
-            None => self.chunks(1, threads, |_, range| {
+            None => self.chunks(1, thread, threads, |_, range| {
                 self.packing
                     .layout
                     .multiply(weights, &inputs, range, &output);
@@ -160,7 +163,7 @@ impl Product {
                 // SAFETY: the ids have their memory, as the caller promises.
                 unsafe { experts.select(self.packing.matrices, &mut own.selection) };
                 let matrices: Vec<&[u8]> = weights.chunks(self.packing.layout.bytes()).collect();
-                self.chunks(matrices.len(), threads, |expert, range| {
+                self.chunks(matrices.len(), thread, threads, |expert, range| {
                     let Selection { rows, starts } = &own.selection;
                     let selected = &rows[starts[expert]..starts[expert + 1]];
                     self.packing.layout.multiply_selected(
@@ -230,22 +233,32 @@ impl Product {
     }
 
     /// Calls `multiply` with parts of the outputs of `matrices` matrices until
-    /// all threads together have taken all.
-    fn chunks(&self, matrices: usize, threads: usize, multiply: impl Fn(usize, Range<usize>)) {
+    /// all threads together have taken all. A thread begins with parts that
+    /// follow each other in memory, and then helps the others.
+    fn chunks(
+        &self,
+        matrices: usize,
+        thread: usize,
+        threads: usize,
+        multiply: impl Fn(usize, Range<usize>),
+    ) {
         let layout = &self.packing.layout;
         let groups = layout.groups();
         let cached = CHUNK_BYTES / layout.group_bytes();
         let even = groups * matrices / (threads * CHUNKS_PER_THREAD);
         let chunk = cached.min(even).clamp(1, groups);
         let chunks = groups.div_ceil(chunk);
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let (matrix, index) = (index / chunks, index % chunks);
-            if matrix >= matrices {
-                return;
+        for other in (thread..threads).chain(0..thread) {
+            let share = share(chunks * matrices, other, threads);
+            loop {
+                let index = share.start + self.taken[other].fetch_add(1, Ordering::Relaxed);
+                if index >= share.end {
+                    break;
+                }
+                let (matrix, index) = (index / chunks, index % chunks);
+                let start = index * chunk * GROUP;
+                multiply(matrix, start..(start + chunk * GROUP).min(layout.rows()));
             }
-            let start = index * chunk * GROUP;
-            multiply(matrix, start..(start + chunk * GROUP).min(layout.rows()));
         }
     }
 }
