@@ -27,6 +27,29 @@ impl Tier {
             .find(|tier| tier.is_available() && *tier != Tier::Portable)
     }
 
+    /// The tier that the environment's `LLM_API_KERNELS` asks for by its name
+    /// (`avx2`, `avx-vnni`, `avx512-vnni`), to measure on this CPU what a lesser
+    /// one would do. An error says what is wrong with it.
+    pub fn from_environment() -> Result<Option<Tier>, String> {
+        let Ok(name) = std::env::var("LLM_API_KERNELS") else {
+            return Ok(None);
+        };
+        let tier = match name.as_str() {
+            "avx2" => Tier::Avx2,
+            "avx-vnni" => Tier::AvxVnni,
+            "avx512-vnni" => Tier::Avx512Vnni,
+            _ => {
+                return Err(format!(
+                    "LLM_API_KERNELS={name}: use avx2, avx-vnni or avx512-vnni"
+                ));
+            }
+        };
+        match tier.is_available() {
+            true => Ok(Some(tier)),
+            false => Err(format!("LLM_API_KERNELS={name}: this CPU does not have it")),
+        }
+    }
+
     /// Whether this CPU can run the tier.
     pub fn is_available(self) -> bool {
         #[cfg(all(target_arch = "x86_64", not(miri)))]

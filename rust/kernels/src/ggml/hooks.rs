@@ -67,6 +67,7 @@ pub fn install(choice: Option<Tier>) -> Result<Tier, String> {
 
 fn try_install(choice: Option<Tier>) -> Result<Tier, String> {
     let tier = choice
+        .or(Tier::from_environment()?)
         .filter(|tier| tier.is_available())
         .or_else(Tier::detect)
         .ok_or("there are no kernels for this CPU")?;
