@@ -2,11 +2,13 @@
 
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
+use std::time::Instant;
 
 use llama_cpp_sys_2 as sys;
 
 use super::LlamaConfig;
-use super::backend::{clear_log, cpu_function, logged};
+use super::backend::{clear_log, logged};
+use super::threads::{Crew, ThreadPool, process_time};
 use super::weights::{Weights, memory};
 use crate::Error;
 use crate::model::{DecodeError, Model, ModelInfo, Reuse, Row, SeqId, Token};
@@ -22,11 +24,6 @@ const SPARE_SEQUENCES: u32 = 16;
 /// Sequences that llama.cpp can tell apart.
 const MAX_SEQUENCES: u32 = 256;
 
-/// How long idle workers spin before they sleep, in ggml's units of about a
-/// millisecond each (0 to 100, ggml's default 50). Sleeping at once keeps the
-/// cores free for sampling and for writing replies between two decodes.
-const POLL: u32 = 0;
-
 #[derive(Debug)]
 pub(super) struct LlamaModel {
     info: ModelInfo,
@@ -34,6 +31,7 @@ pub(super) struct LlamaModel {
     /// Tokens that some layers look back on; 0: all layers see all.
     window: i32,
     batch: Batch,
+    crew: Crew,
     // Dropped in this order: the context uses the pool and the weights.
     context: Context,
     _threads: ThreadPool,
@@ -45,7 +43,7 @@ impl LlamaModel {
         let context = Context::new(&weights, config)?;
         let threads = ThreadPool::new(config.threads())?;
         // SAFETY: both are valid, and the context is dropped first.
-        unsafe { sys::llama_attach_threadpool(context.0.as_ptr(), threads.pool, null_mut()) };
+        unsafe { threads.attach(context.0.as_ptr()) };
         let model = weights.as_ptr();
         let memory = context.memory();
         if memory.is_null() {
@@ -84,6 +82,12 @@ impl LlamaModel {
             window,
             n_tokens: n_tokens as usize,
             batch: Batch::default(),
+            // Beside an accelerator, threads also wait without spinning.
+            crew: Crew::new(if config.gpu_layers == 0 {
+                config.threads()
+            } else {
+                1
+            }),
             context,
             _threads: threads,
             _weights: weights,
@@ -102,9 +106,17 @@ impl Model for LlamaModel {
         assert!(rows.iter().filter(|row| row.logits).count() <= self.info.sequences);
         let batch = self.batch.fill(rows);
         clear_log();
+        let (begin, computed) = (Instant::now(), process_time());
         // SAFETY: the batch points into `self.batch`, which is not touched
         // until the call returns.
-        match unsafe { sys::llama_decode(self.context.0.as_ptr(), batch) } {
+        let code = unsafe { sys::llama_decode(self.context.0.as_ptr(), batch) };
+        let now = Instant::now();
+        let threads = self.crew.note(now - begin, process_time() - computed, now);
+        if let Some(threads) = threads {
+            // SAFETY: the context is valid.
+            unsafe { sys::llama_set_n_threads(self.context.0.as_ptr(), threads, threads) };
+        }
+        match code {
             0 => Ok(()),
             1 => Err(DecodeError::NoRoom),
             code => Err(DecodeError::Failed(
@@ -205,50 +217,6 @@ impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: owned by this alone.
         unsafe { sys::llama_free(self.0.as_ptr()) }
-    }
-}
-
-type NewThreadPool =
-    unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> sys::ggml_threadpool_t;
-type FreeThreadPool = unsafe extern "C" fn(sys::ggml_threadpool_t);
-
-/// Threads kept between decodes. Without one, ggml built without OpenMP starts
-/// and joins threads for every decode.
-#[derive(Debug)]
-struct ThreadPool {
-    pool: sys::ggml_threadpool_t,
-    free: FreeThreadPool,
-}
-
-impl ThreadPool {
-    fn new(threads: i32) -> Result<Self, Error> {
-        let missing = || Error::Unsupported("ggml's CPU backend has no thread pool".into());
-        let new = cpu_function(c"ggml_threadpool_new").ok_or_else(missing)?;
-        let free = cpu_function(c"ggml_threadpool_free").ok_or_else(missing)?;
-        // SAFETY: ggml-cpu.h declares functions of these names and types.
-        let (new, free) = unsafe {
-            (
-                std::mem::transmute::<*mut std::ffi::c_void, NewThreadPool>(new),
-                std::mem::transmute::<*mut std::ffi::c_void, FreeThreadPool>(free),
-            )
-        };
-        // SAFETY: `params` lives through the call, which copies it.
-        let pool = unsafe {
-            let mut params = sys::ggml_threadpool_params_default(threads);
-            params.poll = POLL;
-            new(&mut params)
-        };
-        if pool.is_null() {
-            return Err(missing());
-        }
-        Ok(Self { pool, free })
-    }
-}
-
-impl Drop for ThreadPool {
-    fn drop(&mut self) {
-        // SAFETY: made by the matching function; the context is gone.
-        unsafe { (self.free)(self.pool) }
     }
 }
 
