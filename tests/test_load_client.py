@@ -136,8 +136,8 @@ def test_the_table_says_whether_goals_are_reached():
         2:
     ]
     assert [line.split(" | ")[-3:] for line in lines] == [
-        ["**1.500**", "≥ 1.500", "reached |"],
-        ["**1.500**", "≤ 1.400", "not reached |"],
+        ["**1.500**", "≥ 1.5", "reached |"],
+        ["**1.500**", "≤ 1.4", "not reached |"],
         ["**1.500**", "", " |"],
     ]
 

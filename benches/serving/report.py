@@ -75,7 +75,7 @@ def table(rows: list[Row]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        goal = "" if row.goal is None else f"{'≥' if row.at_least else '≤'} {_short(row.goal)}"
+        goal = "" if row.goal is None else f"{'≥' if row.at_least else '≤'} {row.goal:.3g}"
         reached = {True: "reached", False: "not reached", None: ""}[row.is_reached]
         against = f"{figure(row.base)} {row.unit}, {row.base_name}"
         lines.append(
