@@ -3,7 +3,8 @@
 //! `cargo run --release --example kernel_table --no-default-features [-- THREADS [TYPE]]`
 //!
 //! For each type and tier: one row (decode) in GB/s of weights and as a share of
-//! the bandwidth of plain reads, over a matrix larger than the caches; and
+//! the bandwidth of plain reads of as many bytes, over a matrix larger than the
+//! caches (a part of which they keep all the same, in both cases); and
 //! many rows in GOPS and as a share of the peak of `vpdpbusd`. Each figure is
 //! the best of several runs that alternate with runs of the yardstick.
 
@@ -16,6 +17,9 @@ use llm_kernels::matmul::{Activations, GROUP, Layout, Output, Rows, WeightType};
 
 /// Outputs and inner dimension of a matrix that exceeds the caches.
 const LARGE: (usize, usize) = (40960, 4096);
+
+/// How often reads and single rows take turns.
+const ROUNDS: usize = 4;
 
 /// Those of a matrix that does not.
 const SMALL: (usize, usize) = (1536, 768);
@@ -30,7 +34,7 @@ fn main() {
     for threads in 1..threads {
         yardsticks(threads);
     }
-    let (peak, bandwidth) = yardsticks(threads);
+    let peak = yardsticks(threads);
     overheads();
     print!("{:18}", "");
     for title in ["1 GB/s", "large 4 GOPS", "large 8", "4", "8", "32", "512"] {
@@ -56,8 +60,14 @@ fn main() {
             }
             let mut line = format!("{:18}", format!("{tier:?} {kind}"));
             let mut case = Case::new(tier, kind, LARGE.0, LARGE.1, 1);
-            let rate = case.layout.bytes() as f64 / case.run(threads).as_secs_f64();
-            line += &format!(" {:6.1} ({:3.0}%)", rate / 1e9, 100.0 * rate / bandwidth);
+            let bytes = case.layout.bytes();
+            // In turns: what the memory gives changes with the neighbours.
+            let (mut rate, mut limit) = (0.0f64, 0.0f64);
+            for _ in 0..ROUNDS {
+                limit = limit.max(bandwidth(threads, bytes));
+                rate = rate.max(bytes as f64 / case.run(threads).as_secs_f64());
+            }
+            line += &format!(" {:6.1} ({:3.0}%)", rate / 1e9, 100.0 * rate / limit);
             let large = [4, 8].map(|n| (LARGE, n));
             for ((rows, cols), n) in large.into_iter().chain([4, 8, 32, 512].map(|n| (SMALL, n))) {
                 let time = Case::new(tier, kind, rows, cols, n).run(threads);
@@ -70,15 +80,15 @@ fn main() {
 }
 
 /// What the machine can do at best, printed: int8 operations and bytes read a
-/// second.
-fn yardsticks(threads: usize) -> (f64, f64) {
-    let (peak, bandwidth) = (peak(threads), bandwidth(threads));
+/// second. Returns the former.
+fn yardsticks(threads: usize) -> f64 {
+    let (peak, bandwidth) = (peak(threads), bandwidth(threads, 512 << 20));
     println!(
         "threads {threads}; vpdpbusd {:.0} GOPS; read {:.1} GB/s",
         peak / 1e9,
         bandwidth / 1e9
     );
-    (peak, bandwidth)
+    peak
 }
 
 /// What comes before a product, by one thread: packing at load, in GB/s of
@@ -181,7 +191,7 @@ impl Case {
 /// The best time in which all threads have done `work(thread)`.
 fn best(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
     let barrier = Barrier::new(threads);
-    let end = Instant::now() + Duration::from_millis(400);
+    let end = Instant::now() + Duration::from_millis(200);
     let stop = std::sync::atomic::AtomicBool::new(false);
     let run = |thread| {
         let mut best = Duration::MAX;
@@ -211,15 +221,14 @@ fn best(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
     })
 }
 
-/// Bytes a second of plain reads.
-fn bandwidth(threads: usize) -> f64 {
-    const SHARE: usize = 128 << 20;
-    let data = vec![1u64; threads * SHARE / 8];
+/// Bytes a second of plain reads of so many bytes.
+fn bandwidth(threads: usize, bytes: usize) -> f64 {
+    let share = bytes / threads / 512 * 64;
+    let data = vec![1u64; threads * share];
     let time = best(threads, |thread| {
-        let share = &data[thread * SHARE / 8..][..SHARE / 8];
-        black_box(read(share));
+        black_box(read(&data[thread * share..][..share]));
     });
-    (threads * SHARE) as f64 / time.as_secs_f64()
+    (threads * share * 8) as f64 / time.as_secs_f64()
 }
 
 #[cfg(target_arch = "x86_64")]
