@@ -104,6 +104,23 @@ def test_keys_and_what_is_taken_for_one_are_not_logged(
     assert "sk-" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "field", [("x-api-key", f" {KEY}"), ("x-api-key", f"{KEY}\n"), ("te", KEY)]
+)
+def test_nor_is_one_in_a_malformed_header(
+    locked: Served, caplog: pytest.LogCaptureFixture, field: tuple[str, str]
+) -> None:
+    caplog.set_level(logging.DEBUG, "llm_api")
+    with Http2Client(locked.port) as client:
+        client.h2.config.validate_outbound_headers = False
+        client.h2.config.normalize_outbound_headers = False
+        client.begin([*client.fields("/health"), field], end_stream=True)
+        client.wait_closed()
+    locked.settle()
+    assert "closed the connection of 127.0.0.1: " in caplog.text
+    assert "sk-" not in caplog.text
+
+
 def test_strangers_cannot_push_records_out(locked: Served, client: Raw) -> None:
     client.request("/predict", {"prompt": "x"})
     refused = client.response().headers["x-request-id"]

@@ -118,7 +118,7 @@ def _own_origin(request: HTTPServerRequest) -> str:
 
 
 def _keys_shown(headers: HTTPHeaders) -> list[str]:
-    shown = headers.get_list("X-Api-Key")
+    shown = [*headers.get_list("X-Api-Key")]
     for credentials in headers.get_list("Authorization"):
         scheme, _, token = credentials.partition(" ")
         if scheme.lower() == _SCHEME:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -39,6 +40,8 @@ _GOODBYE_SECONDS: Final = 1.0
 _GOODBYE_BYTES: Final = 1 << 20
 _ANY_STREAM: Final = (1 << 31) - 1
 _LAST_CALL: Final = b"lastcall"
+_QUOTED: Final = re.compile(r"\s*b?['\"]", re.DOTALL)
+"""h2 repeats what it refuses, which may be a key; that is not for the log."""
 
 
 class Http2Connection:
@@ -170,7 +173,7 @@ class Http2Connection:
             happened = self._h2.receive_data(frame.data)
         except ProtocolError as error:
             self._h2.clear_outbound_data_buffer()  # its own GOAWAY
-            raise Violation(error.error_code, str(error)) from error
+            raise Violation(error.error_code, _QUOTED.split(str(error), 1)[0]) from error
         for event in happened:
             self._react(event)
         self._collect()
