@@ -45,7 +45,7 @@ def host_name(authority: str) -> str | None:
 def is_loopback(name: str) -> bool:
     """Tell whether this is an address, maybe in brackets, that only this machine has."""
     try:
-        address = ip_address(name.removeprefix("[").removesuffix("]").partition("%")[0])
+        address = ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -57,7 +57,7 @@ def ask_http2(served: Served, authority: str) -> int | None:
 
 KNOWN = ["localhost", "LOCALHOST", "localhost.", "127.0.0.1", "127.8.9.10", "[::1]", "[0::1]"]
 UNKNOWN = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[::2]"]
-UNKNOWN += ["localhosts", "0.0.0.0", "model.example", "127.1"]
+UNKNOWN += ["localhosts", "0.0.0.0", "model.example", "127.1", "127.0.0.1%25.evil.example"]
 
 
 @pytest.mark.parametrize("port", ["", ":8080", ":"])
