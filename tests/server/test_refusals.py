@@ -183,6 +183,30 @@ def test_requests_that_are_not_valid_http(client: Raw, head: str, mentioned: str
     assert_refused(client.response(), 400, mentioned)
 
 
+@pytest.mark.parametrize("version", ["HTTP/1.2", "HTTP/1.9"])
+def test_versions_without_a_way_to_break_off(client: Raw, version: str) -> None:
+    client.send(f"GET /predict?prompt=x {version}\r\nHost: a\r\n\r\n".encode())
+    assert_refused(client.response(), 505, version, "HTTP/1.1")
+    assert client.read_all() == b""
+
+
+def test_chunks_of_http_1_0(client: Raw) -> None:
+    """Another request may hide in what an old proxy takes for no body, or for one."""
+    headers = FORM | {"Transfer-Encoding": "chunked", "Connection": "keep-alive"}
+    client.request("/predict", method="POST", version="HTTP/1.0", headers=headers)
+    client.send(b"8\r\nprompt=x\r\n0\r\n\r\n")
+    assert_refused(client.response(), 400, "Content-Length")
+    assert client.read_all() == b""
+
+
+def test_any_number_of_fields_may_be_allowed(serve: Serve) -> None:
+    with Raw(serve(ScriptedEngine(echo), limits=Limits(fields=1500)).port) as client:
+        client.request("/predict?prompt=x&" + "&".join(["seed=1"] * 1499))
+        assert_refused(client.response(), 400, "seed")
+        client.request("/predict?prompt=x&" + "&".join(["seed=1"] * 1500))
+        assert_refused(client.response(), 400, "1501 fields", "1500")
+
+
 class TestTooLarge:
     SMALL = Limits(body=1000, discarded_body=1 << 20)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("llm_api.server")
 
 _METHODS: Final = ("GET", "POST")
+_VERSIONS: Final = ("HTTP/1.0", "HTTP/1.1", "HTTP/2")
 _FORM: Final = "application/x-www-form-urlencoded"
 _CHARSET: Final = re.compile(r'\bcharset\s*=\s*"?([^\s;"]+)', re.IGNORECASE)
 _LENGTH_DIGITS: Final = 15
@@ -88,6 +89,7 @@ class Exchange(HTTPMessageDelegate):
         self._reply: Reply
         self._endpoint: Endpoint | None = None
         self._request: HTTPServerRequest
+        self._query: str
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
@@ -100,7 +102,7 @@ class Exchange(HTTPMessageDelegate):
         self._reply = Reply(self._connection, line, headers, self._record.id, self._app.limits)
         unreadable: Refusal | None = None
         try:
-            length = _body_length(headers)
+            length = _body_length(line.version, headers)
         except Refusal as refusal:
             length, unreadable = None, refusal
         # A client that expects "100 Continue" sends no body if it gets anything else.
@@ -143,7 +145,7 @@ class Exchange(HTTPMessageDelegate):
             self._close_record("cancelled")
             return
         assert self._endpoint is not None
-        query = self._request.query.encode("latin-1")
+        query = self._query.encode("latin-1")
         request = Request(self._request.path, query, bytes(self._body), self._record)
         self._body.clear()
         try:
@@ -194,9 +196,14 @@ class Exchange(HTTPMessageDelegate):
         size = len(line.path) + sum(len(name) + len(value) for name, value in headers.get_all())
         if size > limit:
             raise Refusal(431, f"the headers are too large: {size} bytes, at most {limit} are read")
+        if line.version not in _VERSIONS:
+            # Their replies would end with the connection, and could not be broken off visibly.
+            raise Refusal(505, f"{line.version} is not served: use HTTP/1.1", reason="bad_request")
         try:
+            # Without the query, which Tornado would take apart, with a limit of its own.
+            path, _, self._query = line.path.partition("?")
             self._request = HTTPServerRequest(
-                connection=self._connection, start_line=line, headers=headers
+                connection=self._connection, start_line=line._replace(path=path), headers=headers
             )
         except HTTPInputError as error:
             raise Refusal(400, f"not a valid request: {error}") from error
@@ -250,7 +257,7 @@ class Exchange(HTTPMessageDelegate):
         record.close()
 
 
-def _body_length(headers: HTTPHeaders) -> int | None:
+def _body_length(version: str, headers: HTTPHeaders) -> int | None:
     """Return the length of the body, None if only its end will tell.
 
     Tornado makes the same checks after us, but answers without a text.
@@ -259,6 +266,9 @@ def _body_length(headers: HTTPHeaders) -> int | None:
     if coding is not None:
         if length is not None or coding.lower() != "chunked":
             raise Refusal(400, "send a Content-Length, or Transfer-Encoding: chunked and no other")
+        if version == "HTTP/1.0":
+            # Who passes it on may not know it, and see the end of the request elsewhere.
+            raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding: send a Content-Length")
         return None
     if length is None:
         return 0
