@@ -179,12 +179,13 @@ def serve(*flags: str, model: str = MODEL, **environment: str) -> Iterator[Progr
             process.kill()
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the program to its end."""
     return subprocess.run(
         [sys.executable, "-m", "llm_api", *arguments],
         capture_output=True,
         text=True,
+        env=os.environ | environment,
         timeout=SECONDS,
         check=False,
     )

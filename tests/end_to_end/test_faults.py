@@ -15,7 +15,7 @@ from llm_api.limits import Limits
 
 from ..support.raw import Raw
 from ..support.serving import PlainTemplate, Served, make_settings
-from .program import GREEDY, SECONDS, Program, serve
+from .program import GREEDY, MODEL, SECONDS, Program, run, serve
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
@@ -69,6 +69,27 @@ def test_fault_before_the_first_byte() -> None:
         assert (reply.status, reply.text) == (500, "inference failed\n")
         assert reply.record["finishReason"] == "error"
         assert program.ask("/predict", **STORY).status == 200
+
+
+def test_fault_while_loading() -> None:
+    done = run("-addr", "localhost:0", MODEL, LLM_API_FAULT="context:1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("FATAL ERROR: the model cannot be loaded: ")
+
+
+def test_faults_until_it_is_given_up() -> None:
+    """The panic, and three contexts that cannot be made: /health says so, and nothing hangs."""
+    with serve(LLM_API_FAULT="panic:5,context:2,context:3,context:4") as program:
+        curl = program.curl("-N", program.url("/predict", STORY))
+        assert curl.status == 18
+        while (health := program.curl("/health").text) == '{"status": "rebuilding"}':
+            pass
+        assert health == '{"status": "failed"}'
+        reply = program.ask("/predict", **STORY)
+        assert (reply.status, reply.text) == (
+            503,
+            "the engine has failed; the server must be started again\n",
+        )
 
 
 @pytest.mark.parametrize("fault", ["decode", "panic"])

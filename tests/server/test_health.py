@@ -12,13 +12,16 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from h2.errors import ErrorCodes
 
 from llm_api import Engine
 from llm_api.limits import Limits
 
+from ..support.http2 import Http2Client
 from ..support.raw import Raw
 from ..support.scripted import SECONDS
 from ..support.serving import PlainTemplate, Served, make_settings
@@ -78,10 +81,10 @@ def test_a_signal_stops_the_load(load: str, number: int) -> None:
         server.signal(number)
         assert server.exit_status() == 0
         server.read_log("shutting down")
-        if load == "deaf":
-            server.read_log("left behind")
-        log = "".join(server.log)
-        assert "Traceback" not in log
+        assert server.process.stderr is not None
+        rest = server.process.stderr.read()
+        assert ("left behind" in rest) == (load == "deaf")
+        assert "Traceback" not in rest
 
 
 def test_draining() -> None:
@@ -156,15 +159,12 @@ def gate(tmp_path: Path) -> Gate:
 Scripted = tuple[Engine, Served, Gate]
 
 
-@pytest.fixture
-def faulty(
-    request: pytest.FixtureRequest, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Scripted]:
-    """A server on a scripted model with the faults of the parameter."""
-    monkeypatch.setenv("LLM_API_FAULT", request.param)
+@contextmanager
+def started(gate: Gate, spec: str, **sizes: int) -> Iterator[Scripted]:
+    """A server on a scripted model, whose first context is let pass."""
     opener = threading.Thread(target=gate.open)
     opener.start()
-    engine = Engine.scripted(f"delay=1ms;gate={gate.path};hash", parallel=1, queue=4)
+    engine = Engine.scripted(f"gate={gate.path};{spec}", **sizes)
     opener.join(SECONDS)
     served = Served(engine, make_settings(), PlainTemplate(), Limits())
     try:
@@ -172,6 +172,16 @@ def faulty(
     finally:
         served.close()
         engine.close()
+
+
+@pytest.fixture
+def faulty(
+    request: pytest.FixtureRequest, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Scripted]:
+    """One with the faults of the parameter."""
+    monkeypatch.setenv("LLM_API_FAULT", request.param)
+    with started(gate, "delay=1ms;hash", parallel=1, queue=4) as scripted:
+        yield scripted
 
 
 @pytest.mark.parametrize("faulty", ["panic:10"], indirect=True)
@@ -190,6 +200,46 @@ def test_rebuilding(faulty: Scripted) -> None:
         assert (reply.status, reply.is_whole, len(reply.body)) == (200, True, 5)
         assert ask(watching) == (200, {"status": "ok"})
         assert engine.state == "ready"
+
+
+def test_a_panic_at_every_stage_of_a_request(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its tokens, in its prompt, in the queue: each is told as far as it can be."""
+    monkeypatch.setenv("LLM_API_FAULT", "panic:100")
+    with (
+        started(gate, "delay=20ms;batch=8;hash", context=4096, parallel=2) as (engine, served, _),
+        Raw(served.port) as streaming,
+        Raw(served.port) as reading,
+        Raw(served.port) as queued,
+    ):
+        streaming.request("/predict", {"prompt": "x"})
+        streaming.read_until(b"\r\n\r\n")
+        reading.request("/predict", {"prompt": "y" * 3000})
+        queued.request("/predict", {"prompt": "z"})
+        while not {"running": 2, "waiting": 1}.items() <= engine.stats().items():
+            assert engine.state == "ready", "the panic came too early"
+        with pytest.raises(EOFError):
+            streaming.read_until(b"\r\n0\r\n\r\n")
+        for client in (reading, queued):
+            reply = client.response()
+            assert (reply.status, reply.text) == (500, "inference failed\n")
+        assert ask(queued) == (503, {"status": "rebuilding"})
+        gate.open()
+        queued.request("/predict", {"prompt": "z", "tokens": 2})
+        assert queued.response().is_whole
+        stats = engine.stats()
+        assert (stats["failed"], stats["completed"], stats["cells_used"]) == (3, 1, 0)
+
+
+@pytest.mark.parametrize("faulty", ["panic:10"], indirect=True)
+def test_a_panic_resets_the_stream_of_http2_alone(faulty: Scripted) -> None:
+    _, served, gate = faulty
+    with Http2Client(served.port) as client:
+        broken = client.get("/predict", {"prompt": "x"})
+        assert (broken.status, broken.reset) == (200, ErrorCodes.INTERNAL_ERROR)
+        assert client.get("/health").status == 503
+        gate.open()
+        again = client.get("/predict", {"prompt": "x", "tokens": 2})
+        assert (again.status, again.reset) == (200, None)
 
 
 @pytest.mark.parametrize("faulty", ["panic:10,context:2,context:3"], indirect=True)
