@@ -45,6 +45,7 @@ class ModelLoad:
         self._load = load
         self._loading = Loading()
         self._done: Future[Model] = Future()
+        self._model = asyncio.wrap_future(self._done)
         # A daemon, so that a load that does not heed its cancel keeps nobody from leaving.
         thread = threading.Thread(target=self._run, name="llm-api-load", daemon=True)
         thread.start()
@@ -65,7 +66,7 @@ class ModelLoad:
 
         On a terminal a bar shows the progress.
         """
-        model = asyncio.wrap_future(self._done)
+        model = self._model
         event, bar = asyncio.create_task(unless.wait()), asyncio.create_task(self._draw())
         either: set[asyncio.Future[Any]] = {model, event}
         try:
@@ -79,7 +80,7 @@ class ModelLoad:
     async def cancel(self, patience: float) -> bool:
         """Stop the load and free what there is; false if it still goes on after `patience` s."""
         self._loading.cancel()
-        model = asyncio.wrap_future(self._done)
+        model = self._model
         await asyncio.wait({model}, timeout=patience)
         if not model.done():
             return False
