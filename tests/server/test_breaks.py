@@ -5,12 +5,18 @@ from __future__ import annotations
 import http.client
 import subprocess
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ..support.raw import Raw
 from ..support.scripted import SECONDS, Job
 from ..support.serving import Served
+
+if TYPE_CHECKING:
+    from tornado.httputil import HTTPMessageDelegate
+
+    from llm_api.server.exchange import Exchange
 
 
 def begin(served: Served, client: Raw, version: str = "HTTP/1.1") -> Job:
@@ -165,6 +171,32 @@ class TestLeaving:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         self.assert_noticed(job)
+
+    @pytest.mark.parametrize("is_read", [False, True])
+    def test_no_timer_holds_who_left(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch, is_read: bool
+    ) -> None:
+        from llm_api.server.http1 import Http1Reader
+
+        readers: list[Http1Reader] = []
+        begin_next = Http1Reader.begin
+
+        def begin_noted(self: Http1Reader, exchange: Exchange) -> HTTPMessageDelegate:
+            readers.append(self)
+            return begin_next(self, exchange)
+
+        monkeypatch.setattr(Http1Reader, "begin", begin_noted)
+        with Raw(served.port) as client:
+            client.request("/predict", {"prompt": "x"})
+            job = served.engine.next_job()
+            if is_read:
+                job.end("stop", None, "y")
+                assert client.response().text == "y"
+        if not is_read:
+            assert job.cancelled.wait(SECONDS)
+        served.run(served.wait_for_no_http1)
+        assert readers
+        assert all(reader._timer is None for reader in readers)
 
     def test_watch_ends_with_the_reply(self, served: Served, client: Raw) -> None:
         for _ in range(3):

@@ -136,6 +136,11 @@ class Served:
         """Close all connections, as a crash would."""
         await self.server._http.close_all_connections()
 
+    async def wait_for_no_http1(self) -> None:
+        """Wait until all HTTP/1 connections are done with."""
+        while self.server._http._connections:
+            await asyncio.sleep(0.01)
+
     async def wait_for_no_http2(self) -> None:
         """Wait until all HTTP/2 connections are closed."""
         while self.server._http._http2:

@@ -90,7 +90,9 @@ class Http1Reader:
 
     def _set_timer(self, at: float) -> None:
         self.stop_timer()
-        self._timer = self._loop.call_at(at, self._time_out)
+        # Tornado asks for the next request of a closed connection too; a timer would hold it.
+        if not self._stream.closed():
+            self._timer = self._loop.call_at(at, self._time_out)
 
     def _read_noted(self, buf: bytearray | memoryview) -> int | None:
         size = self._read(buf)
