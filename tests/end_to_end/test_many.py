@@ -33,7 +33,7 @@ def assert_as_alone(
     """Replies are what their requests get alone, but where a near tie of two tokens turned.
 
     Another batch shape rounds otherwise. That nothing but near ties turn is tested with the logits
-    at hand, in rust/engine/tests/llama_batching.rs, and exactly with a scripted model in
+    at hand, in rust/engine/tests/llama_batching, and exactly with a scripted model in
     tests/server/test_engine.py; here some must be the same, and none another's.
     """
     alone = [ask(program, subject, tokens).text for subject in subjects]
