@@ -19,6 +19,7 @@ fn step(c: &mut Criterion) {
             cells: LIMIT * running,
             batch: 512,
             prompt_beside_streams: 128,
+            drafts: 0,
         };
         group.bench_function(BenchmarkId::from_parameter(running), |bencher| {
             let mut scheduler = Scheduler::new(limits);

@@ -79,6 +79,7 @@ def test_a_model_is_loaded_and_served(served, program):
         "cache_type_k": "f16",
         "cache_type_v": "f16",
         "flash_attn": "auto",
+        "prompt_lookup": True,
         "gpu_layers": 0,
         "rope_freq_base": 0.0,
         "rope_freq_scale": 0.0,

@@ -57,6 +57,7 @@ def test_the_contracts_defaults():
         "cacheTypeK": "f16",
         "cacheTypeV": "f16",
         "flashAttn": "auto",
+        "promptLookup": True,
         "gpuLayers": 0,
         "ropeFreqBase": 0,
         "ropeFreqScale": 0,

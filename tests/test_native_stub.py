@@ -73,6 +73,7 @@ def test_the_info_and_config_have_the_keys_of_the_stub() -> None:
     config: dict[str, object] = dict.fromkeys(_keys("EngineConfig"), 1)
     config |= {"model": "missing.gguf", "backends": "missing", "kernels": True}
     config |= {"cache_type_k": "f16", "cache_type_v": "f16", "flash_attn": "auto"}
+    config |= {"prompt_lookup": True}
     for key in config:
         incomplete = {name: value for name, value in config.items() if name != key}
         with pytest.raises(KeyError, match=key):

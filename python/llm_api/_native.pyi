@@ -33,6 +33,7 @@ class EngineConfig(TypedDict):
     pool: int
     parallel: int
     queue: int
+    prompt_lookup: bool
     threads: int
     kernels: bool
     gpu_layers: int

@@ -78,6 +78,7 @@ def _load(settings: Settings, loading: "Loading") -> "Model":
         queue=wanted.queue,
         threads=wanted.threads,
         kernels=wanted.kernels,
+        prompt_lookup=wanted.prompt_lookup,
         gpu_layers=wanted.gpu_layers,
         cache_type_k=wanted.cache_type_k,
         cache_type_v=wanted.cache_type_v,

@@ -55,6 +55,7 @@ class EngineSettings:
     queue: int
     threads: int
     kernels: Literal["auto", "off"]
+    prompt_lookup: bool
     gpu_layers: int
     cache_type_k: str
     cache_type_v: str
@@ -270,6 +271,7 @@ def _engine(values: _Values) -> EngineSettings:
         queue=values["queue"],
         threads=values["threads"],
         kernels=values["kernels"],
+        prompt_lookup=values["prompt-lookup"],
         gpu_layers=values["gpu-layers"],
         cache_type_k=values["cache-type-k"],
         cache_type_v=values["cache-type-v"],

@@ -55,6 +55,7 @@ class Engine:
         queue: int = 16,
         threads: int = 0,
         kernels: Literal["auto", "off"] = "auto",
+        prompt_lookup: bool = True,
         gpu_layers: int = 0,
         cache_type_k: str = "f16",
         cache_type_v: str = "f16",
@@ -71,6 +72,7 @@ class Engine:
         many as there are cores, and 0 as a RoPE frequency is what the file says. `kernels` "off"
         leaves all computing to llama.cpp's own kernels. `cache_type_k` and `cache_type_v` are what
         keys and values are stored as in the context memory, by ggml's names.
+        Without `prompt_lookup` what a text repeats is computed token by token, too.
 
         Meanwhile other threads may ask `loading.progress`, from 0 to 1, or call `loading.cancel()`.
 
@@ -83,6 +85,7 @@ class Engine:
             "pool": pool or context * parallel,
             "parallel": parallel,
             "queue": queue,
+            "prompt_lookup": prompt_lookup,
             "threads": threads,
             "kernels": kernels == "auto",
             "gpu_layers": gpu_layers,

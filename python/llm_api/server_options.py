@@ -122,6 +122,13 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         help="flash attention, which keeps no scores; auto = where the model and its devices can",
     ),
     _server(
+        name="prompt-lookup",
+        type=bool,
+        default=True,
+        help="draft what a text repeats, and compute several tokens at once where it holds; "
+        "the reply stays the same",
+    ),
+    _server(
         name="gpu-layers",
         type=int,
         default=0,

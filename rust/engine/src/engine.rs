@@ -38,6 +38,8 @@ pub struct Config {
     pub parallel: u32,
     /// Requests held beyond `parallel` before one is refused.
     pub queue: u32,
+    /// Whether what a text has said before is a draft of what it says next.
+    pub prompt_lookup: bool,
 }
 
 /// State and counters of the engine, as of its latest step.
@@ -58,10 +60,15 @@ pub struct Stats {
     pub cells_total: usize,
     /// Decodes that succeeded.
     pub decodes: u64,
-    /// Tokens computed by them: prompts, replies, and again after pauses.
+    /// Tokens computed by them: prompts, replies, and again after pauses. Of
+    /// drafts those only that were right.
     pub computed_tokens: u64,
     /// Tokens sampled.
     pub sampled_tokens: u64,
+    /// Tokens drafted by prompt lookup.
+    pub drafted_tokens: u64,
+    /// Those of them that the model said, too.
+    pub accepted_tokens: u64,
     /// Requests that started with tokens which were in cells already.
     pub prefix_hits: u64,
     /// Those tokens, of all of them.

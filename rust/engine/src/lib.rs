@@ -6,6 +6,7 @@
 
 pub mod engine;
 pub mod error;
+pub mod lookup;
 pub mod model;
 pub mod prefix;
 pub mod request;

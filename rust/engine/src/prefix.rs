@@ -163,6 +163,17 @@ impl Prefixes {
         true
     }
 
+    /// The cells of a live sequence at positions from `from` on, which were not
+    /// set aside for it, hold nothing of use.
+    pub fn forget(&mut self, sequence: SeqId, from: usize) {
+        debug_assert_eq!(self.cells(sequence), from);
+        self.changes.push(Change::Remove {
+            sequence,
+            from,
+            to: None,
+        });
+    }
+
     /// A live request ends; of the `computed` cells that it had the first stay,
     /// which hold `tokens`, if they may be of use.
     pub fn keep(&mut self, sequence: SeqId, tokens: &[Token], computed: usize) {
@@ -278,7 +289,7 @@ impl Prefixes {
     }
 
     /// Takes cells from kept sequences until `count` are free.
-    fn make_room(&mut self, count: usize) -> bool {
+    pub fn make_room(&mut self, count: usize) -> bool {
         while self.free < count {
             let Some(at) = self.oldest(None) else {
                 return false;

@@ -12,10 +12,16 @@
 //! closes the gap, for a stream by one row, for a prompt (or a paused reply
 //! that resumes) by a bounded piece. vLLM's scheduler has the same view.
 //!
+//! Where few streams and nothing else is to be computed, more rows cost little,
+//! and a stream's row is followed by a draft of what may come next
+//! ([`crate::lookup`]). It takes cells that nobody else has a use for, and only
+//! for the step: those of tokens that turn out right become the request's.
+//!
 //! Where a request begins with tokens that are in cells already, it starts
 //! with those ([`crate::prefix`]); if an older request is about to compute
 //! them, it waits at the door until that is done.
 
+mod drafts;
 mod plan;
 
 use std::collections::VecDeque;
@@ -23,6 +29,7 @@ use std::ops::Range;
 
 pub use self::plan::{Piece, Plan, Relief};
 
+use crate::lookup::{Draft, Trust};
 use crate::model::{Reuse, SeqId, Token};
 use crate::prefix::{Change, Live, Prefixes, WORTHWHILE};
 use crate::request::RequestId;
@@ -43,6 +50,9 @@ pub struct Limits {
     /// Prompt tokens a decode takes at most while replies are streaming, so
     /// that a long prompt slows them down but does not freeze them. At least 1.
     pub prompt_beside_streams: usize,
+    /// Rows of drafts that a decode takes at most; 0: no drafts, as with
+    /// [`Reuse::Whole`].
+    pub drafts: usize,
 }
 
 /// Cells kept free for each running request when another one is let in. With
@@ -68,6 +78,8 @@ struct Entry {
     sequence: Option<SeqId>,
     /// Whether it ever ran; if it waits, it is paused.
     started: bool,
+    /// Whether drafts pay.
+    trust: Trust,
 }
 
 impl Entry {
@@ -127,6 +139,7 @@ impl Scheduler {
     pub fn new(limits: Limits) -> Self {
         assert!(limits.sequences > 0 && limits.batch >= limits.sequences);
         assert!(limits.prompt_beside_streams > 0);
+        assert!(limits.drafts == 0 || limits.reuse != Reuse::Whole);
         let sequences = limits.sequences + limits.spare_sequences;
         Self {
             limits,
@@ -153,6 +166,7 @@ impl Scheduler {
             shifted: false,
             sequence: None,
             started: false,
+            trust: Trust::default(),
         });
     }
 
@@ -187,11 +201,13 @@ impl Scheduler {
     pub fn plan(&mut self, intact: &dyn Fn(SeqId, usize) -> bool) -> Plan {
         let paused = self.grow();
         self.admit(intact);
-        let pieces = self.cut();
+        let mut pieces = self.cut();
+        self.draft(&mut pieces);
         Plan { paused, pieces }
     }
 
-    /// The plan's pieces are in their cells.
+    /// The plan's pieces are in their cells, and so are the drafts, which are
+    /// nobody's until [`Self::judge`].
     pub fn computed(&mut self, plan: &Plan) {
         for piece in &plan.pieces {
             self.running_entry(piece.id).computed += piece.len;
@@ -223,6 +239,10 @@ impl Scheduler {
             return Relief::Evicted;
         }
         self.crowded = true;
+        if plan.drafted() > 0 {
+            self.ceiling = plan.rows() - plan.drafted();
+            return Relief::Smaller;
+        }
         if self.running > 1 {
             self.running -= 1;
             let entry = &mut self.line[self.running];
@@ -349,6 +369,7 @@ impl Scheduler {
                     start: entry.computed,
                     len,
                     samples: len == pending,
+                    draft: Draft::default(),
                 });
             }
         }

@@ -20,6 +20,7 @@ pub struct EngineConfig {
     pool: u32,
     parallel: u32,
     queue: u32,
+    prompt_lookup: bool,
     threads: u32,
     kernels: bool,
     gpu_layers: i32,
@@ -37,6 +38,7 @@ impl EngineConfig {
             pool: self.pool,
             parallel: self.parallel,
             queue: self.queue,
+            prompt_lookup: self.prompt_lookup,
         }
     }
 

@@ -125,6 +125,7 @@ impl Engine {
             pool,
             parallel,
             queue,
+            prompt_lookup: true,
         };
         py.detach(|| {
             let loader = FakeLoader::new(spec.parse()?, pool as usize, parallel as usize);
@@ -202,6 +203,8 @@ impl Engine {
             decodes,
             computed_tokens,
             sampled_tokens,
+            drafted_tokens,
+            accepted_tokens,
             prefix_hits,
             prefix_tokens,
             cells_evicted,
@@ -222,6 +225,8 @@ impl Engine {
             ("decodes", decodes),
             ("computed_tokens", computed_tokens),
             ("sampled_tokens", sampled_tokens),
+            ("drafted_tokens", drafted_tokens),
+            ("accepted_tokens", accepted_tokens),
             ("prefix_hits", prefix_hits),
             ("prefix_tokens", prefix_tokens),
             ("cells_evicted", cells_evicted),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::model::{Token, Vocab};
+use crate::model::{Row, Token, Vocab};
 use crate::request::{FinishReason, Request, Usage};
 use crate::sampler::{Sampler, Scratch};
 use crate::stop::StopMatcher;
@@ -121,8 +121,24 @@ impl Reply {
         is_first
     }
 
-    pub fn sample(&mut self, logits: &[f32], scratch: &mut Scratch) -> Token {
-        self.sampler.sample(logits, scratch)
+    /// Samples from the first of `logits`, and on from the next as long as the
+    /// token is that of the next row in `drafted`, behind which those are.
+    pub fn sample(
+        &mut self,
+        logits: &[&[f32]],
+        drafted: &[Row],
+        scratch: &mut Scratch,
+    ) -> Vec<Token> {
+        let mut tokens = Vec::new();
+        for (at, logits) in logits.iter().enumerate() {
+            let token = self.sampler.sample(logits, scratch);
+            self.sampler.accept(token);
+            tokens.push(token);
+            if drafted.get(at).is_none_or(|row| row.token != token) {
+                break;
+            }
+        }
+        tokens
     }
 
     /// Whether a token was sampled.
@@ -144,7 +160,6 @@ impl Reply {
         if vocab.is_end_of_generation(token) {
             return Next::End(self.finish(FinishReason::Stop, out));
         }
-        self.sampler.accept(token);
         self.length += 1;
         self.generated += 1;
         self.piece.clear();

@@ -99,6 +99,7 @@ fn limits(config: &Config, info: &ModelInfo) -> Result<Limits, Error> {
         cells: config.pool as usize,
         batch: info.batch,
         prompt_beside_streams: PROMPT_BESIDE_STREAMS,
+        drafts: if config.prompt_lookup { info.drafts } else { 0 },
     };
     let problem = if config.context < 2 {
         "the context must have room for at least 2 tokens".into()

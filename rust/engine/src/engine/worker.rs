@@ -73,7 +73,7 @@ impl Worker {
         let plan = self.schedule(model);
         if self.decode(model, &plan) {
             let tokens = self.sample(model, &plan);
-            self.update(model, tokens);
+            self.update(model, &plan, tokens);
         }
         self.deliver();
     }
@@ -134,7 +134,7 @@ impl Worker {
                 );
                 self.scheduler.computed(plan);
                 self.stats.decodes += 1;
-                self.stats.computed_tokens += self.rows.len() as u64;
+                self.stats.computed_tokens += (plan.rows() - plan.drafted()) as u64;
                 return true;
             }
             Err(DecodeError::NoRoom) => {
@@ -172,15 +172,16 @@ impl Worker {
                 self.stats.prefix_tokens += piece.start as u64;
             }
             let tokens = self.scheduler.tokens(piece.id);
-            let tokens = &tokens[piece.start..piece.start + piece.len];
-            for (at, &token) in tokens.iter().enumerate() {
-                self.rows.push(Row {
+            let end = piece.start + piece.len;
+            let known = tokens[piece.start..end].iter().copied();
+            let rows = known.chain(piece.draft.tokens(tokens));
+            self.rows
+                .extend((piece.start..).zip(rows).map(|(position, token)| Row {
                     token,
-                    position: (piece.start + at) as i32,
+                    position: position as i32,
                     sequence: piece.sequence,
-                    logits: piece.samples && at + 1 == piece.len,
-                });
-            }
+                    logits: piece.samples && position + 1 >= end,
+                }));
         }
     }
 
@@ -194,50 +195,75 @@ impl Worker {
             .sum()
     }
 
-    /// Samples a token for every reply that has logits. The draws share nothing
-    /// but scratch memory, so that it does not matter which thread does which.
-    fn sample(&mut self, model: &dyn Model, plan: &Plan) -> Vec<(RequestId, Token)> {
+    /// Samples for every reply that has logits: a token, and one more for each
+    /// that is as it was drafted. The draws share nothing but scratch memory,
+    /// so that it does not matter which thread does which.
+    fn sample(&mut self, model: &dyn Model, plan: &Plan) -> Vec<Vec<Token>> {
         // Both are in order of arrival.
-        let mut rows = plan.samples().peekable();
+        let mut samples = plan.samples().peekable();
+        let mut logits = 0;
         let draws = self.replies.iter_mut().filter_map(|(&id, reply)| {
-            let (_, row) = rows.next_if(|&(owner, _)| owner == id)?;
-            Some((id, reply, model.logits(row), Token::default()))
+            let (_, rows) = samples.next_if(|(piece, _)| piece.id == id)?;
+            let drafted = &self.rows[rows.start + 1..rows.end];
+            let rows: Vec<&[f32]> = rows.map(|row| model.logits(row)).collect();
+            logits += rows.len() * self.vocab.n_tokens();
+            Some((reply, rows, drafted, Vec::new()))
         });
         let mut draws: Vec<_> = draws.collect();
-        let logits = draws.len() * self.vocab.n_tokens();
-        let threads = (logits / LOGITS_A_THREAD).clamp(1, model.info().threads);
+        let threads =
+            (logits / LOGITS_A_THREAD).clamp(1, draws.len().clamp(1, model.info().threads));
         self.scratches.resize_with(threads, Scratch::default);
         share(
             &mut draws,
             &mut self.scratches,
-            |(_, reply, logits, token), scratch| *token = reply.sample(logits, scratch),
+            |(reply, rows, drafted, tokens), scratch| {
+                *tokens = reply.sample(rows, drafted, scratch);
+            },
         );
-        let tokens = draws.into_iter().map(|(id, _, _, token)| (id, token));
-        tokens.collect()
+        draws.into_iter().map(|(.., tokens)| tokens).collect()
     }
 
-    /// Turns tokens into text, and decides what follows from each.
-    fn update(&mut self, model: &mut dyn Model, tokens: Vec<(RequestId, Token)>) {
-        self.stats.sampled_tokens += tokens.len() as u64;
+    /// Turns the tokens sampled after each piece into text, and decides what
+    /// follows from them.
+    fn update(&mut self, model: &mut dyn Model, plan: &Plan, tokens: Vec<Vec<Token>>) {
         let vocab = Arc::clone(&self.vocab);
         let now = Instant::now();
-        for (id, token) in tokens {
+        for ((piece, _), tokens) in plan.samples().zip(tokens) {
+            let id = piece.id;
             let mut text = String::new();
-            let (is_first, time) = self.reply(id).tick(now);
-            self.measures.sampled(is_first, time);
-            let next = self.reply(id).push(token, &*vocab, &mut text);
-            self.say(id, text);
-            match next {
-                Next::Continue => self.scheduler.extend(id, token),
-                Next::Shift { gap } => {
-                    self.scheduler.extend(id, token);
-                    self.scheduler.shift(id, gap);
-                    self.rearrange(model);
-                    self.stats.shifts += 1;
+            // All but the last are as they were drafted.
+            for (right, &token) in tokens.iter().enumerate() {
+                let (is_first, time) = self.reply(id).tick(now);
+                self.measures.sampled(is_first, time);
+                let next = self.reply(id).push(token, &*vocab, &mut text);
+                self.stats.sampled_tokens += 1;
+                if matches!(next, Next::Continue) && right + 1 < tokens.len() {
+                    self.scheduler.confirm(id, token);
+                    continue;
                 }
-                Next::End(reason) => self.end(model, id, reason),
+                self.stats.drafted_tokens += piece.draft.len as u64;
+                self.stats.accepted_tokens += right as u64;
+                self.stats.computed_tokens += right as u64;
+                self.scheduler.judge(piece, right);
+                self.say(id, std::mem::take(&mut text));
+                self.follow(model, id, token, next);
+                break;
             }
         }
+    }
+
+    /// Does what follows from the latest token.
+    fn follow(&mut self, model: &mut dyn Model, id: RequestId, token: Token, next: Next) {
+        match next {
+            Next::Continue => self.scheduler.extend(id, token),
+            Next::Shift { gap } => {
+                self.scheduler.extend(id, token);
+                self.scheduler.shift(id, gap);
+                self.stats.shifts += 1;
+            }
+            Next::End(reason) => self.end(model, id, reason),
+        }
+        self.rearrange(model);
     }
 
     /// Does to the cells what the scheduler decided.

@@ -20,6 +20,7 @@ pub use self::vocab::FakeVocab;
 use self::cells::Cells;
 use super::{DecodeError, Kernels, Loader, Model, ModelInfo, Reuse, Row, SeqId, Vocab};
 use crate::Error;
+use crate::lookup::LONGEST;
 
 /// Few, so that tests come to their end.
 const SPARE_SEQUENCES: usize = 4;
@@ -43,6 +44,7 @@ impl FakeLoader {
             sequences,
             batch: spec.batch,
             trained_context: 0,
+            drafts: if spec.whole { 0 } else { LONGEST },
             can_shift: spec.can_shift,
             spare_sequences: SPARE_SEQUENCES,
             reuse: spec.reuse(),
@@ -115,6 +117,7 @@ impl Model for FakeModel<'_> {
             return Err(DecodeError::NoRoom);
         }
         self.logits.clear();
+        self.cells.slide(rows);
         for (at, row) in rows.iter().enumerate() {
             self.cells.put(row);
             if row.logits {

@@ -83,6 +83,9 @@ pub struct ModelInfo {
     pub batch: usize,
     /// Tokens of context that the model was trained with; 0: not known.
     pub trained_context: usize,
+    /// Rows of a decode whose logits can be had, beyond one for each sequence,
+    /// and whose cells can be freed again after it.
+    pub drafts: usize,
     /// Whether positions can be moved (context shift).
     pub can_shift: bool,
     /// How other requests may go on from cells of a sequence.

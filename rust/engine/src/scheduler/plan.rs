@@ -1,5 +1,8 @@
 //! What the scheduler decides.
 
+use std::ops::Range;
+
+use crate::lookup::Draft;
 use crate::model::SeqId;
 use crate::request::RequestId;
 
@@ -15,18 +18,24 @@ pub struct Plan {
 impl Plan {
     /// Rows of the batch.
     pub fn rows(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.len).sum()
+        self.pieces.iter().map(Piece::rows).sum()
     }
 
-    /// The requests for which a token is to be sampled, each with the row of
-    /// the batch whose logits it comes from.
-    pub fn samples(&self) -> impl Iterator<Item = (RequestId, usize)> {
+    /// Those of them that are drafts.
+    pub fn drafted(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.draft.len).sum()
+    }
+
+    /// The pieces after which tokens are to be sampled, each with the rows of
+    /// the batch whose logits they come from: that of the last known token and
+    /// those of the draft.
+    pub fn samples(&self) -> impl Iterator<Item = (&Piece, Range<usize>)> {
         let ends = self.pieces.iter().scan(0, |end, piece| {
-            *end += piece.len;
+            *end += piece.rows();
             Some((piece, *end))
         });
         ends.filter(|(piece, _)| piece.samples)
-            .map(|(piece, end)| (piece.id, end - 1))
+            .map(|(piece, end)| (piece, end - piece.draft.len - 1..end))
     }
 }
 
@@ -44,6 +53,15 @@ pub struct Piece {
     /// Whether the piece ends with the last known token, so that the next one
     /// is to be sampled.
     pub samples: bool,
+    /// Tokens that may come next, to be computed behind it.
+    pub draft: Draft,
+}
+
+impl Piece {
+    /// Rows that it takes.
+    pub fn rows(&self) -> usize {
+        self.len + self.draft.len
+    }
 }
 
 /// What to do about a decode that found no room, although by the count of

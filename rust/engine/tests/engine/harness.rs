@@ -53,6 +53,7 @@ pub fn config(context: u32, pool: u32, parallel: u32, queue: u32) -> Config {
         pool,
         parallel,
         queue,
+        prompt_lookup: true,
     }
 }
 

@@ -5,6 +5,7 @@ mod cancel;
 mod faults;
 mod harness;
 mod limits;
+mod lookup;
 mod pausing;
 mod prefix;
 mod random;

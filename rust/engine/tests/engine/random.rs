@@ -10,11 +10,11 @@ use llm_engine::{FinishReason, Request};
 use crate::harness::{Bench, config, expect_panics, limited, watched};
 
 /// The whole text of a reply that nothing ends but its length.
-fn reference(request: &Request, context: usize) -> String {
+fn reference(script: &Script, request: &Request, context: usize) -> String {
     let mut tokens: Vec<Token> = request.prompt.clone();
     let mut text = String::new();
     while text.len() < request.max_tokens.unwrap() as usize && tokens.len() < context {
-        let [token, _] = Script::Hash.next(&tokens);
+        let [token, _] = script.next(&tokens);
         tokens.push(token);
         text.push(token as u8 as char);
     }
@@ -27,7 +27,9 @@ fn live(seed: u64) {
     let pool = context + random.u32(0..200);
     let parallel = random.u32(1..8);
     let kind = ["", "window=9;", "whole;"][random.usize(0..3)];
-    let model = format!("batch={};{kind}hash", random.u32(parallel..64));
+    let (script, name) =
+        [(Script::Hash, "hash"), (Script::Refrain, "refrain")][random.usize(0..2)].clone();
+    let model = format!("batch={};{kind}{name}", random.u32(parallel..64));
     let fault = match random.u8(0..4) {
         0 => Some(Fault::Decode(random.u64(1..60))),
         1 => Some(Fault::Panic(random.u64(1..60))),
@@ -53,7 +55,7 @@ fn live(seed: u64) {
     let mut counts = [0; 3];
     for (&id, request) in &requests {
         let reply = bench.reply(id);
-        let whole = reference(request, context as usize);
+        let whole = reference(&script, request, context as usize);
         match reply.reason {
             FinishReason::Length => assert_eq!(reply.text, whole),
             FinishReason::Cancelled | FinishReason::Error(_) => {

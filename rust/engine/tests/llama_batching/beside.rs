@@ -52,6 +52,7 @@ fn beside_others_and_paused_as_alone() {
         pool,
         parallel,
         queue: REQUESTS as u32,
+        prompt_lookup: false,
     };
     let Some(model) = model("LLM_API_TEST_MODEL") else {
         return;

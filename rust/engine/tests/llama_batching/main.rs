@@ -9,4 +9,5 @@
 
 mod beside;
 mod harness;
+mod lookup;
 mod prefix;

@@ -34,6 +34,7 @@ fn config(pool: u32, parallel: u32) -> Config {
         pool,
         parallel,
         queue: 16,
+        prompt_lookup: false,
     }
 }
 

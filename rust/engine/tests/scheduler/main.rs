@@ -16,6 +16,7 @@ fn limits(sequences: usize, cells: usize, batch: usize) -> Limits {
         cells,
         batch,
         prompt_beside_streams: 8,
+        drafts: 0,
     }
 }
 

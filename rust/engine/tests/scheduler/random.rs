@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use llm_engine::RequestId;
 use llm_engine::model::{Reuse, SeqId, Token};
 use llm_engine::prefix::Change;
-use llm_engine::scheduler::{Limits, Plan, Relief, Scheduler};
+use llm_engine::scheduler::{Limits, Piece, Plan, Relief, Scheduler};
 
 use crate::cells::Model;
 
@@ -35,7 +35,7 @@ struct Simulation {
     prompts: Vec<Vec<Token>>,
     last_id: RequestId,
     arrivals: usize,
-    /// Plans since somebody was let in.
+    /// Tokens that a request may have got since somebody was let in.
     quiet: usize,
 }
 
@@ -51,6 +51,16 @@ impl Simulation {
             cells: context + random.usize(0..=context * sequences),
             batch: random.usize(sequences..=64),
             prompt_beside_streams: random.usize(1..=16),
+            drafts: random.usize(0..=12),
+        };
+        let limits = Limits {
+            // A state has no tail that could be dropped.
+            drafts: if limits.reuse == Reuse::Whole {
+                0
+            } else {
+                limits.drafts
+            },
+            ..limits
         };
         Self {
             scheduler: Scheduler::new(limits),
@@ -192,10 +202,19 @@ impl Simulation {
         for piece in &plan.pieces {
             let job = self.jobs.get_mut(&piece.id).expect("a job");
             job.computed += piece.len;
-            self.model
-                .compute(piece.sequence, &job.tokens[..job.computed]);
+            let drafted = piece.draft.tokens(&job.tokens);
+            let tokens: Vec<Token> = job.tokens[..job.computed]
+                .iter()
+                .copied()
+                .chain(drafted)
+                .collect();
+            self.model.compute(piece.sequence, &tokens);
         }
-        for piece in plan.pieces.iter().filter(|piece| piece.samples) {
+        // All of them first: drafts are nobody's when the pool is counted.
+        for (piece, _) in plan.samples() {
+            self.verify(piece);
+        }
+        for (piece, _) in plan.samples() {
             self.sample(piece.id);
         }
         self.check_pool();
@@ -240,6 +259,8 @@ impl Simulation {
             assert_eq!(*job.sequence.get_or_insert(piece.sequence), piece.sequence);
         }
         assert!(plan.rows() <= self.limits.batch);
+        assert!(plan.drafted() <= self.limits.drafts);
+        assert!(plan.drafted() == 0 || prompts == 0);
         assert!(streams == 0 || prompts <= self.limits.prompt_beside_streams);
         let streaming = |job: &&Job| {
             job.sequence.is_some() && job.computed > 0 && job.tokens.len() - job.computed == 1
@@ -266,7 +287,9 @@ impl Simulation {
         match relief {
             Relief::Evicted => assert_eq!(self.scheduler.cells_cached(), 0),
             Relief::Paused(id) => self.pause(id, ran),
-            Relief::Smaller => assert!(plan.rows() > 1 && plan.pieces.len() == 1),
+            Relief::Smaller => {
+                assert!(plan.rows() > 1 && (plan.pieces.len() == 1 || plan.drafted() > 0));
+            }
             Relief::Hopeless(id) => {
                 assert_eq!((plan.rows(), plan.pieces[0].id), (1, id));
                 self.leave(id);
@@ -274,6 +297,24 @@ impl Simulation {
         }
         assert!(cached == 0 || relief == Relief::Evicted);
         self.check_pool();
+    }
+
+    /// Confirms some of a draft.
+    fn verify(&mut self, piece: &Piece) {
+        let job = self.jobs.get_mut(&piece.id).expect("a job");
+        let mut right = self.random.usize(0..=piece.draft.len);
+        // The last token that it wants is not confirmed but ends it.
+        right = right.min(job.left - 1);
+        let drafted: Vec<Token> = piece.draft.tokens(&job.tokens).take(right).collect();
+        for token in drafted {
+            job.left -= 1;
+            job.tokens.push(token);
+            job.computed += 1;
+            self.scheduler.confirm(piece.id, token);
+        }
+        self.scheduler.judge(piece, right);
+        self.quiet += right;
+        self.rearrange();
     }
 
     fn sample(&mut self, id: RequestId) {

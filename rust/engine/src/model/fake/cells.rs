@@ -60,6 +60,17 @@ impl Cells {
         seen.into_iter().map(|(_, token)| token).collect()
     }
 
+    /// What the next one of each sequence no longer sees is lost, before the
+    /// rows of a batch come.
+    pub fn slide(&mut self, rows: &[Row]) {
+        let Some(window) = self.window else { return };
+        for row in rows {
+            let next = self.tokens(row.sequence).len() as i32;
+            let lost = &mut self.lost[row.sequence as usize];
+            *lost = (*lost).max(next + 1 - window);
+        }
+    }
+
     /// Takes a cell for the row, which must be the next one of its sequence.
     pub fn put(&mut self, row: &Row) {
         let next = self.tokens(row.sequence).len();
@@ -71,10 +82,6 @@ impl Cells {
             self.intact(row.sequence, row.position),
             "a hole in the window"
         );
-        if let Some(window) = self.window {
-            let lost = &mut self.lost[row.sequence as usize];
-            *lost = (*lost).max(row.position + 1 - window);
-        }
         let sequences = self.bit(row.sequence);
         self.cells.push(Cell {
             token: row.token,

@@ -17,10 +17,16 @@ pub enum Script {
     Text(String),
     /// Letters that depend on every token in the context; endless.
     Hash,
+    /// Letters that repeat themselves for a while, and then others that depend
+    /// on every token so far; endless.
+    Refrain,
 }
 
-/// The script and the properties of the model, written `echo`, `text:Hello` or
-/// `hash`. Before it, each ended by a semicolon, there may be `delay=5ms` (what
+/// Tokens of one refrain.
+const REFRAIN: usize = 23;
+
+/// The script and the properties of the model, written `echo`, `text:Hello`,
+/// `hash` or `refrain`. Before it, each ended by a semicolon, there may be `delay=5ms` (what
 /// a decode takes, in `us`, `ms` or `s`), `batch=64` (rows of a decode at
 /// most), `room=100` (cells that are really there, whatever the model says),
 /// `window=16` (tokens that a token looks back on, itself included: what slid
@@ -126,6 +132,7 @@ impl Script {
         match text {
             "echo" => Some(Self::Echo),
             "hash" => Some(Self::Hash),
+            "refrain" => Some(Self::Refrain),
             _ => text
                 .strip_prefix("text:")
                 .map(|text| Self::Text(text.to_owned())),
@@ -137,6 +144,12 @@ impl Script {
         let second = Token::from(b'.');
         if let Self::Hash = self {
             return [Token::from(b'a' + (hash(context) % 26) as u8), second];
+        }
+        if let Self::Refrain = self {
+            let before = &context[..context.len() - context.len() % REFRAIN];
+            let last = context.last().copied().unwrap_or(0);
+            let letter = hash(&[hash(before) as Token, last]) % 4;
+            return [Token::from(b'a' + letter as u8), second];
         }
         let end = context.iter().position(|&token| token == REPLY);
         let best = end.and_then(|end| {

@@ -11,6 +11,7 @@ use super::backend::{clear_log, logged};
 use super::threads::{Crew, ThreadPool, process_time};
 use super::weights::{Weights, memory};
 use crate::Error;
+use crate::lookup::LONGEST;
 use crate::model::{DecodeError, Model, ModelInfo, Reuse, Row, SeqId, Token};
 
 /// Rows of one decode, which llama.cpp computes in one pass. A cancel waits for
@@ -70,6 +71,7 @@ impl LlamaModel {
                 spare_sequences: spare_sequences(&weights, config) as usize,
                 batch: BATCH as usize,
                 trained_context: weights.trained_context(),
+                drafts: drafts(&weights) as usize,
                 // Recurrent state has no positions that could be moved, though
                 // llama.cpp says it does: a shift also drops a middle part.
                 can_shift: shifts && !stateful,
@@ -103,7 +105,9 @@ impl Model for LlamaModel {
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         // llama.cpp aborts the process on more than it has room for.
         assert!(rows.len() <= self.info.batch);
-        assert!(rows.iter().filter(|row| row.logits).count() <= self.info.sequences);
+        assert!(
+            rows.iter().filter(|row| row.logits).count() <= self.info.sequences + self.info.drafts
+        );
         let batch = self.batch.fill(rows);
         clear_log();
         let (begin, computed) = (Instant::now(), process_time());
@@ -182,7 +186,7 @@ impl Context {
         // One row of logits a sequence, which is the least that llama.cpp
         // takes; the default keeps room for a row a token, half a gigabyte for
         // a large vocabulary.
-        params.n_outputs_max = params.n_seq_max;
+        params.n_outputs_max = params.n_seq_max + drafts(weights);
         params.n_threads = config.threads();
         params.n_threads_batch = config.threads();
         params.rope_freq_base = config.rope_freq_base;
@@ -221,6 +225,16 @@ impl Drop for Context {
 }
 
 /// How many sequences beyond those that run are worth their memory.
+fn drafts(weights: &Weights) -> u32 {
+    // A state has no last tokens that could be taken out of it. A window has:
+    // a decode drops only what its first row does not see.
+    if weights.is_stateful() {
+        0
+    } else {
+        LONGEST as u32
+    }
+}
+
 fn spare_sequences(weights: &Weights, config: &LlamaConfig) -> u32 {
     let window = weights.window() as u32;
     let spare = if weights.is_stateful() {

@@ -1,0 +1,60 @@
+//! Drafts in the plan: who gets one, and what becomes of it.
+
+use super::{Piece, Scheduler};
+use crate::lookup::Draft;
+use crate::model::Token;
+use crate::request::RequestId;
+
+/// Streams at most for which there are drafts. Beside more, a row takes as long
+/// as its share of a step, and even a right draft gains nothing.
+const STREAMS_WITH_DRAFTS: usize = 4;
+
+impl Scheduler {
+    /// This token was sampled and is the next one of the draft, whose cell
+    /// becomes the request's.
+    pub fn confirm(&mut self, id: RequestId, token: Token) {
+        self.extend(id, token);
+        let entry = self.running_entry(id);
+        entry.computed += 1;
+        let sequence = entry.running();
+        let grown = self.prefixes.grow(sequence, 1);
+        assert!(grown, "the cells of drafts were free");
+    }
+
+    /// Of the draft of `piece` the first `right` tokens were confirmed, and
+    /// the others are wrong: their cells are freed.
+    pub fn judge(&mut self, piece: &Piece, right: usize) {
+        let entry = self.running_entry(piece.id);
+        entry.trust.learn(piece.draft.len, right);
+        if right < piece.draft.len {
+            let (sequence, computed) = (entry.running(), entry.computed);
+            self.prefixes.forget(sequence, computed);
+        }
+    }
+
+    /// Adds drafts to a step of few streams and nothing else.
+    pub(super) fn draft(&mut self, pieces: &mut [Piece]) {
+        let streams_only = pieces.iter().all(|piece| piece.len == 1 && piece.samples);
+        if !streams_only || pieces.len() > STREAMS_WITH_DRAFTS {
+            return;
+        }
+        let mut room = self
+            .limits
+            .drafts
+            .min(self.ceiling - pieces.len())
+            .min(self.prefixes.available(None));
+        let mut drafted = 0;
+        for (sharing, piece) in (1..=pieces.len()).rev().zip(pieces) {
+            let entry = self.running_entry(piece.id);
+            // The token after the draft has its place as well.
+            let most = entry.limit.saturating_sub(entry.tokens.len() + 1);
+            if entry.trust.holds() {
+                piece.draft = Draft::find(&entry.tokens, most.min(room / sharing));
+                drafted += piece.draft.len;
+                room -= piece.draft.len;
+            }
+        }
+        let is_room = self.prefixes.make_room(drafted);
+        assert!(is_room, "the cells were counted");
+    }
+}
