@@ -7,11 +7,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use llama_cpp_sys_2 as sys;
-use llm_kernels::dispatch::Tier;
 use llm_kernels::ggml::{Report, install, observe};
 
-/// Loads the CPU backend and puts our kernels behind it, once. `TIER` in the
-/// environment (`Avx2`, `AvxVnni`) asks for less than this CPU has, for timings.
+/// Loads the CPU backend and puts our kernels behind it, once.
 pub fn start() {
     static STARTED: OnceLock<()> = OnceLock::new();
     STARTED.get_or_init(|| {
@@ -22,15 +20,7 @@ pub fn start() {
             sys::llama_log_set(Some(silent), std::ptr::null_mut());
             sys::ggml_backend_load_all_from_path(folder.as_ptr());
         }
-        let tier = std::env::var("TIER").ok().map(|name| {
-            let known = Tier::ALL.into_iter().find(|t| format!("{t:?}") == name);
-            known.expect("a tier as in `dispatch`")
-        });
-        let installed = install(tier).unwrap();
-        assert!(
-            tier.is_none_or(|tier| tier == installed),
-            "no {tier:?} here"
-        );
+        install(None).unwrap();
     });
 }
 
