@@ -1,0 +1,57 @@
+"""Work that copies: a text again with one word changed, with and without prompt lookup."""
+
+from serving.bench import Bench, Scene, in_turns, warm_up
+from serving.dialects import Ask
+from serving.figures import Row, each, speed
+from serving.servers import Kind, Load, LoadError, Server, Sizes, ours, running
+
+_TEXT = (
+    "The harbour lay quiet under a pale sky. The boats came home one after another, and the men on "
+    "the pier counted crates of fish, wrote numbers into a book and spoke of the weather. In the "
+    "evening the lamps were lit, and somebody played an old song on a violin by the open window."
+)
+_NO_PENALTIES = ("-penalty-repetition", "1", "-penalty-frequency", "0")
+"""Which would be on what is copied."""
+_TOKENS = 72
+"""About as many as the text has."""
+
+
+def _kinds() -> list[Kind]:
+    kinds = []
+    for kernels in ("off", "auto"):
+        for lookup in ("false", "true"):
+            kind = ours(kernels, f"-prompt-lookup={lookup}", *_NO_PENALTIES)
+            kinds.append(Kind(f"{kind.name}, {lookup}", kind.dialect, None, kind.flags))
+    return kinds
+
+
+def _copying(bench: Bench) -> list[Row]:
+    sizes = Sizes(bench.model("SmolLM2"), 1024, 1)
+
+    def measure(server: Server, turn: int) -> Load:
+        asked = f"Text {turn}: {_TEXT}\nThe same text with ship for boat.\nText {turn}:"
+        return server.ask(Ask(asked, _TOKENS, greedy=True))
+
+    with running(_kinds(), sizes, bench.work) as servers:
+        warm_up(servers, 1)
+        loads = in_turns(servers, bench.rounds or 5, measure)
+    rows = []
+    for kernels in (False, True):
+        name = ours("auto" if kernels else "off").name
+        plain, lookup = loads[f"{name}, false"], loads[f"{name}, true"]
+        if [load.streams[0].text for load in plain] != [load.streams[0].text for load in lookup]:
+            raise LoadError("prompt lookup changed the text")
+        row = Row(
+            "a text copied with a word changed, greedy, 1 stream, prompt lookup",
+            "tokens/s",
+            each(lookup, speed),
+            each(plain, speed),
+            1.5,
+            kernels,
+            base_name="ours without it",
+        )
+        rows.append(row)
+    return rows
+
+
+SCENES = (Scene("copying", _copying),)
