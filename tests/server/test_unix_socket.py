@@ -154,6 +154,18 @@ class TestReplies:
         with Http2Client(served.port, context=client_context(files[0], "h2")) as client:
             assert client.get("/predict", {"prompt": "over TLS"}).text == "over TLS"
 
+    @pytest.mark.parametrize(("allowed", "status"), [((), 200), (("llm.example",), 403)])
+    def test_host_names_count_where_some_are_given(
+        self, serve: Serve, path: Path, allowed: tuple[str, ...], status: int
+    ) -> None:
+        address = UnixAddress(str(path), 0o600)
+        served = serve(settings=make_settings(address=address, allowed_hosts=frozenset(allowed)))
+        with Raw(served.port) as client:
+            client.request("/health", headers={"Host": "other.example"})
+            assert client.response().status == status
+            client.request("/health", headers={"Host": "llm.example"})
+            assert client.response().status == 200
+
     @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
     def test_client_that_leaves(self, served: Served, client: Raw, version: str) -> None:
         client.request("/predict?prompt=x", version=version)

@@ -61,7 +61,8 @@ class Gate:
         Raises Refusal, and also answers a browser's question whether a page may.
         """
         assert request.connection is not None
-        if self._has_known_hosts and not wire.is_unix(request.connection):
+        # Nobody's DNS points to a Unix socket; there names are asked for only where some are given.
+        if self._has_known_hosts and (self._allowed_hosts or not wire.is_unix(request.connection)):
             self._check_host(request.host)
         origin = request.headers.get("Origin")
         site = request.headers.get("Sec-Fetch-Site", "none")
