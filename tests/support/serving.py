@@ -75,6 +75,7 @@ def make_settings(
             queue=16,
             threads=1,
             kernels="auto",
+            prompt_lookup=True,
             gpu_layers=0,
             cache_type_k="f16",
             cache_type_v="f16",
