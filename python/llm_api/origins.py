@@ -39,7 +39,7 @@ def parse_origins(values: Iterable[str]) -> frozenset[str]:
 def host_name(authority: str) -> str | None:
     """Take the port off a Host header; None if it is none."""
     found = _AUTHORITY.fullmatch(authority.lower())
-    return found["name"].removesuffix(".") if found else None
+    return (found["name"].removesuffix(".") or None) if found else None
 
 
 def is_loopback(name: str) -> bool:

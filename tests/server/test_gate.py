@@ -10,6 +10,7 @@ import pytest
 from llm_api.address import Address
 from llm_api.api_keys import ApiKeys
 from llm_api.server.gate import Gate
+from llm_api.server.reply import Refusal
 
 from ..support.http2 import Http2Client
 from ..support.raw import Raw, Response
@@ -113,6 +114,13 @@ def test_an_address_that_others_reach_is_served_under_all_names(
 def test_the_bound_name_is_known() -> None:
     settings = make_settings(allowed_hosts=NOBODY, address=Address("My-Machine", 0))
     Gate(settings.server)._check_host("my-machine:8080")
+
+
+def test_no_name_is_not_the_name_of_all_interfaces() -> None:
+    gate = Gate(make_settings(address=Address("", 0)).server)
+    for host in (".", ".:80", ":80", ""):
+        with pytest.raises(Refusal, match="-allowed-hosts"):
+            gate._check_host(host)
 
 
 FOREIGN = [
