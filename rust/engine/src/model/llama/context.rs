@@ -12,7 +12,7 @@ use super::threads::{Crew, ThreadPool, process_time};
 use super::weights::{Weights, memory};
 use crate::Error;
 use crate::lookup::LONGEST;
-use crate::model::{DecodeError, Model, ModelInfo, Reuse, Row, SeqId, Token};
+use crate::model::{DecodeError, Kernels, Model, ModelInfo, Reuse, Row, SeqId, Token};
 
 /// Rows of one decode, which llama.cpp computes in one pass. A cancel waits for
 /// the decode it comes in, and more rows give little speed on a CPU.
@@ -224,17 +224,20 @@ impl Drop for Context {
     }
 }
 
-/// How many sequences beyond those that run are worth their memory.
+/// Rows of drafts that a decode can take.
 fn drafts(weights: &Weights) -> u32 {
     // A state has no last tokens that could be taken out of it. A window has:
-    // a decode drops only what its first row does not see.
-    if weights.is_stateful() {
+    // a decode drops only what its first row does not see. With llama.cpp's
+    // own kernels each further row takes more than half as long as a step of
+    // one, and drafts lost time on the whole.
+    if weights.is_stateful() || !matches!(weights.kernels(), Kernels::On(_)) {
         0
     } else {
         LONGEST as u32
     }
 }
 
+/// How many sequences beyond those that run are worth their memory.
 fn spare_sequences(weights: &Weights, config: &LlamaConfig) -> u32 {
     let window = weights.window() as u32;
     let spare = if weights.is_stateful() {
