@@ -82,15 +82,24 @@ def _two_servers(bench: Bench) -> list[Row]:
 
 
 def _alone_and_both(bench: Bench, kind: Kind, sizes: Sizes) -> tuple[list[float], list[float]]:
-    alone, both = [], []
+    # First alone: for some seconds after it was crowded, ours computes with fewer threads.
+    turns = range(bench.rounds or 3)
     with running([kind, kind], sizes, bench.work) as servers:
         warm_up(servers, 1)
-        for turn in range(bench.rounds or 3):
-            first, second = servers
-            one = first.ask(_ask(turn, 0), deadline=_SECONDS, may_cut=True)
-            alone.append(_speed(one))
-            asks = [(first, _ask(turn, 1), None), (second, _ask(turn, 2), None)]
-            both.append(_speed(ask_all(asks, _SECONDS, may_cut=True)))
+        first, second = servers
+        alone = [
+            _speed(first.ask(_ask(turn, 0), deadline=_SECONDS, may_cut=True)) for turn in turns
+        ]
+        both = [
+            _speed(
+                ask_all(
+                    [(first, _ask(turn, 1), None), (second, _ask(turn, 2), None)],
+                    _SECONDS,
+                    may_cut=True,
+                )
+            )
+            for turn in turns
+        ]
     return alone, both
 
 
