@@ -14,8 +14,10 @@ use crate::model::Token;
 const COMMON: usize = 3;
 const DISCOUNT: usize = 2;
 
-/// Tokens of a draft at most.
-pub const LONGEST: usize = 32;
+/// Tokens of a draft at most. With the token before them they are 8 rows of one
+/// sequence: of more, our kernels' attention makes a tile, whose rounding is not
+/// that of single rows, and replies would not be those without drafts to the bit.
+pub const LONGEST: usize = 7;
 
 /// Steps without a draft at most, after drafts that were wrong in a row.
 const LONGEST_REST: u32 = 64;
