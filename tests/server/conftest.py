@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from llm_api import Engine
 from llm_api.config import Settings
 from llm_api.limits import Limits
 
@@ -14,6 +15,7 @@ from ..support.scripted import ScriptedEngine
 from ..support.serving import PlainTemplate, Served, make_settings
 
 Serve = Callable[..., Served]
+Start = Callable[..., tuple[Engine, Served]]
 
 
 @pytest.fixture
@@ -48,3 +50,20 @@ def served(serve: Serve) -> Served:
 def client(served: Served) -> Iterator[Raw]:
     with Raw(served.port) as client:
         yield client
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start servers on engines with the scripted model described."""
+    running: list[tuple[Engine, Served]] = []
+
+    def start(spec: str, **options: int) -> tuple[Engine, Served]:
+        engine = Engine.scripted(spec, **options)
+        served = Served(engine, make_settings(), PlainTemplate(), Limits())
+        running.append((engine, served))
+        return engine, served
+
+    yield start
+    for engine, served in running:
+        served.close()
+        engine.close()

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from llm_api import Engine
-from llm_api.limits import Limits
 
 from ..support.raw import Raw
 from ..support.scripted import SECONDS
-from ..support.serving import PlainTemplate, Served, make_settings
+from .conftest import Start
 
 _CLIENTS = 32
-
-Start = Callable[..., tuple[Engine, Served]]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start servers on engines with the scripted model described."""
-    running: list[tuple[Engine, Served]] = []
-
-    def start(spec: str, **options: int) -> tuple[Engine, Served]:
-        engine = Engine.scripted(spec, **options)
-        served = Served(engine, make_settings(), PlainTemplate(), Limits())
-        running.append((engine, served))
-        return engine, served
-
-    yield start
-    for engine, served in running:
-        served.close()
-        engine.close()
 
 
 def wait_for(engine: Engine, **wanted: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from llm_api.server.metrics import DESCRIPTIONS
 
 from ..support.raw import Raw
 from ..support.scripted import SECONDS, ScriptedEngine
-from ..support.serving import PlainTemplate, Served, make_settings
-from .conftest import Serve
+from ..support.serving import Served, make_settings
+from .conftest import Serve, Start
 from .test_lifecycle import process
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -40,26 +39,6 @@ def scrape(port: int) -> Samples:
             labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
             samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
     return samples
-
-
-Start = Callable[..., tuple[Engine, Served]]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start servers on engines with the scripted model described."""
-    running: list[tuple[Engine, Served]] = []
-
-    def start(spec: str, **options: int) -> tuple[Engine, Served]:
-        engine = Engine.scripted(spec, **options)
-        served = Served(engine, make_settings(), PlainTemplate(), Limits())
-        running.append((engine, served))
-        return engine, served
-
-    yield start
-    for engine, served in running:
-        served.close()
-        engine.close()
 
 
 def ask(served: Served, **fields: object) -> tuple[int, bool]:

@@ -13,19 +13,9 @@ const NAN: f32 = f32::NAN;
 fn plain() -> SamplingParams {
     SamplingParams {
         temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        typical_p: 1.0,
-        tail_free_sampling_z: 1.0,
-        penalty_repetition: 1.0,
-        penalty_frequency: 0.0,
-        penalty_presence: 0.0,
         penalty_last_n: 64,
-        mirostat: 0,
-        mirostat_tau: 5.0,
-        mirostat_eta: 0.1,
         seed: Some(1),
+        ..SamplingParams::greedy()
     }
 }
 

@@ -68,6 +68,28 @@ pub struct SamplingParams {
     pub seed: Option<u64>,
 }
 
+impl SamplingParams {
+    /// Always the likeliest token: no draw, every filter and penalty off.
+    pub fn greedy() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            typical_p: 1.0,
+            tail_free_sampling_z: 1.0,
+            penalty_repetition: 1.0,
+            penalty_frequency: 0.0,
+            penalty_presence: 0.0,
+            penalty_last_n: 0,
+            mirostat: 0,
+            mirostat_tau: 5.0,
+            mirostat_eta: 0.1,
+            seed: Some(0),
+        }
+    }
+}
+
 /// Buffers for sampling, reused from token to token and shared by all
 /// sequences that are sampled on one thread.
 #[derive(Debug, Default)]

@@ -66,22 +66,7 @@ pub fn request(prompt: &str) -> Request {
     let vocab: &dyn llm_engine::model::Vocab = &llm_engine::model::fake::FakeVocab;
     Request {
         prompt: vocab.tokenize(&[span]).expect("any bytes are tokens"),
-        sampling: SamplingParams {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            typical_p: 1.0,
-            tail_free_sampling_z: 1.0,
-            penalty_repetition: 1.0,
-            penalty_frequency: 0.0,
-            penalty_presence: 0.0,
-            penalty_last_n: 0,
-            mirostat: 0,
-            mirostat_tau: 5.0,
-            mirostat_eta: 0.1,
-            seed: Some(0),
-        },
+        sampling: SamplingParams::greedy(),
         stop: StopRules::none(),
         max_tokens: None,
         max_time: None,

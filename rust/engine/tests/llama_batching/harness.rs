@@ -222,22 +222,7 @@ pub fn greedy(engine: &Engine, prompt: &str, max_tokens: u32) -> Request {
     };
     Request {
         prompt: engine.vocab().tokenize(&[span]).unwrap(),
-        sampling: SamplingParams {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            typical_p: 1.0,
-            tail_free_sampling_z: 1.0,
-            penalty_repetition: 1.0,
-            penalty_frequency: 0.0,
-            penalty_presence: 0.0,
-            penalty_last_n: 0,
-            mirostat: 0,
-            mirostat_tau: 5.0,
-            mirostat_eta: 0.1,
-            seed: Some(0),
-        },
+        sampling: SamplingParams::greedy(),
         stop: StopRules::none(),
         max_tokens: Some(max_tokens),
         max_time: None,
