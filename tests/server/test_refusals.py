@@ -194,7 +194,7 @@ def test_chunks_of_http_1_0(client: Raw) -> None:
     """Another request may hide in what an old proxy takes for no body, or for one."""
     headers = FORM | {"Transfer-Encoding": "chunked", "Connection": "keep-alive"}
     client.request("/predict", method="POST", version="HTTP/1.0", headers=headers)
-    client.send(b"8\r\nprompt=x\r\n0\r\n\r\n")
+    # The head alone decides; a body that nobody reads would make the close a reset.
     assert_refused(client.response(), 400, "Content-Length")
     assert client.read_all() == b""
 
