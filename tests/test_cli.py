@@ -244,3 +244,15 @@ def test_as_a_process(tmp_path):
         last = done.stderr.splitlines()[-1]
         assert last.startswith("FATAL ERROR: ")
         assert str(model) in last
+
+
+def test_what_is_imported_before_the_load():
+    """What serves is imported while the model loads, and what few servers need on its first use."""
+    code = "import sys, llm_api.cli, llm_api.server; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=30, check=True)
+    imported = set(done.stdout.split())
+    assert "llm_api._native" in imported
+    serving = {"llm_api.server.app", "tornado.httpserver", "h2", "prometheus_client"}
+    rarely_needed = {"jinja2", "llm_api.templates.gotemplate", "tqdm"}
+    assert imported.isdisjoint(serving | rarely_needed)

@@ -5,7 +5,6 @@ installed Python package ships. PACKAGE is the distribution's name or the name
 under which it is imported; it is never imported here.
 """
 
-import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path, PurePath
@@ -71,11 +70,14 @@ def _gguf_files(package: str) -> set[Path] | None:
 
 
 def _distributed_files(package: str) -> set[Path] | None:
+    # Imported late: paths do without it, and it takes as long as all else before a load.
+    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415
+
     try:
-        distribution = importlib.metadata.distribution(package)
-    except (importlib.metadata.PackageNotFoundError, ValueError):
+        found = distribution(package)
+    except (PackageNotFoundError, ValueError):
         return None
-    files = (file for file in distribution.files or () if file.suffix == _SUFFIX)
+    files = (file for file in found.files or () if file.suffix == _SUFFIX)
     return {path for file in files if (path := Path(str(file.locate())).resolve()).is_file()}
 
 
@@ -95,7 +97,9 @@ def _imported_files(package: str) -> set[Path] | None:
 
 
 def _installed() -> set[str]:
-    return {distribution.name for distribution in importlib.metadata.distributions()}
+    from importlib.metadata import distributions  # noqa: PLC0415 - as above
+
+    return {distribution.name for distribution in distributions()}
 
 
 def _main() -> int:

@@ -8,20 +8,22 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import pytest
 
 from llm_api.address import Address
-from llm_api.server import ServeError
+from llm_api.errors import EngineClosedError
+from llm_api.server import ServeError, lifecycle, loading
 from llm_api.server.listening import bind
 
 from ..support.raw import Place, Raw
 from ..support.scripted import SECONDS
-from ..support.serving import Served
+from ..support.serving import Served, make_settings
 
 _ROOT = Path(__file__).parents[2]
 
@@ -144,6 +146,26 @@ def test_address_that_is_taken(served: Served) -> None:
 def test_host_that_is_not_there() -> None:
     with pytest.raises(ServeError, match=r"no-such-host\.invalid:80"):
         bind(Address("no-such-host.invalid", 80))
+
+
+def test_a_server_that_cannot_be_made_stops_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled = threading.Event()
+
+    class Loading:
+        cancel = cancelled.set
+
+    def load(_: object) -> NoReturn:
+        assert cancelled.wait(SECONDS)
+        raise EngineClosedError
+
+    def fail(*_: object) -> NoReturn:
+        raise OSError("no descriptors")
+
+    monkeypatch.setattr(loading, "Loading", Loading)
+    monkeypatch.setattr(lifecycle, "_open", fail)
+    with pytest.raises(OSError, match="no descriptors"):
+        lifecycle.serve(make_settings(address=Address("127.0.0.1", 0)), load)
+    assert cancelled.is_set()
 
 
 def test_no_host_is_all_interfaces() -> None:

@@ -13,9 +13,9 @@ import sys
 from llm_api.address import Address
 from llm_api.limits import Limits
 from llm_api.server.app import App
-from llm_api.server.lifecycle import Server
 from llm_api.server.listening import bind
 from llm_api.server.loading import Model
+from llm_api.server.server import Server
 
 from .scripted import ScriptedEngine
 from .serving import PlainTemplate, make_settings

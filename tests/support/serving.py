@@ -17,9 +17,9 @@ from llm_api.options import DEFAULTS
 from llm_api.prompt import Prompt, Span, with_reply_prefix
 from llm_api.proxies import TrustedProxies
 from llm_api.server.app import App
-from llm_api.server.lifecycle import Server
 from llm_api.server.listening import bind
 from llm_api.server.loading import Model
+from llm_api.server.server import Server
 from llm_api.tls import Certificate
 
 from .scripted import SECONDS

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from typing import TYPE_CHECKING, Any
 
 from llm_api.engine import Loading
 
 if TYPE_CHECKING:
     from llm_api.server.stream import Engine
     from llm_api.templates import PromptTemplate
-
-_log: Final = logging.getLogger("llm_api.server")
-
-_LOOK_SECONDS: Final = 0.1
-"""How often the progress bar is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +82,7 @@ class ModelLoad:
     async def _draw(self) -> None:
         if not sys.stderr.isatty():
             return
-        with (
-            logging_redirect_tqdm(),
-            _Bar(desc="loading the model", total=1.0, bar_format=_BAR_FORMAT, leave=False) as bar,
-        ):
-            while True:
-                bar.n = self.progress
-                bar.refresh()
-                await asyncio.sleep(_LOOK_SECONDS)
+        # Imported late: what stands in a log has no bar.
+        from llm_api.server.progress import draw  # noqa: PLC0415
 
-
-_BAR_FORMAT: Final = "{l_bar}{bar}| {elapsed}"
-
-
-class _Bar(tqdm):  # type: ignore[misc]  # it has no types
-    """Drawn by us alone; tqdm's own thread would stay after it."""
-
-    monitor_interval = 0
+        await draw(self._loading)
