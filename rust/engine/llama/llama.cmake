@@ -1,6 +1,54 @@
-# CMake includes this file at the start of llama.cpp's build
-# (CMAKE_PROJECT_INCLUDE in .cargo/config.toml): the one place where its
-# sources are compiled otherwise than it would itself.
+# CMake includes this file at the start of llama.cpp's build, and of ggml's
+# inside it (CMAKE_PROJECT_INCLUDE in .cargo/config.toml): the one place where
+# its sources are compiled otherwise than it would itself.
 if (CMAKE_C_COMPILER_ID MATCHES "GNU|Clang")
     add_compile_options("$<$<COMPILE_LANGUAGE:C>:SHELL:-include \"${CMAKE_CURRENT_LIST_DIR}/relax.h\">")
+endif()
+
+# Puts `new` for `old` in a source, where it has to stand just once.
+function (llm_api_replace source old new)
+    string(REPLACE "${old}" "" without "${${source}}")
+    string(LENGTH "${old}" length)
+    string(LENGTH "${${source}}" before)
+    string(LENGTH "${without}" after)
+    math(EXPR places "(${before} - ${after}) / ${length}")
+    if (NOT places EQUAL 1)
+        message(FATAL_ERROR "llama.cpp has changed: not once but ${places} times in it: ${old}")
+    endif()
+    string(REPLACE "${old}" "${new}" replaced "${${source}}")
+    set(${source} "${replaced}" PARENT_SCOPE)
+endfunction()
+
+# ggml's CPU backends get operations whose attention passes over masked cells.
+function (llm_api_pass_over_masked_cells ours)
+    set(theirs "${CMAKE_CURRENT_SOURCE_DIR}/src/ggml-cpu")
+    file(READ "${theirs}/ops.cpp" text)
+    string(PREPEND text "#include \"${ours}/masked.h\"\n")
+    llm_api_replace(text
+        "for (int64_t ic = ic_start; ic < ic_end; ++ic) {"
+        "for (int64_t ic = llm_api_next_seen(mp, ic_start, ic_end); ic < ic_end; ic = llm_api_next_seen(mp, ic + 1, ic_end)) {")
+    llm_api_replace(text
+        "bool can_skip = true;"
+        "bool can_skip = true;
+                const char * seen = (const char *) mask->data + iq1*mask->nb[1] + (iq2%mask->ne[2])*mask->nb[2] + (iq3%mask->ne[3])*mask->nb[3];
+                if (llm_api_all_masked(seen, mask->nb[1], tile_rows, ic, kv_tile)) {
+                    continue;
+                }")
+    set(changed "${CMAKE_CURRENT_BINARY_DIR}/llm-api/ops.cpp")
+    file(CONFIGURE OUTPUT "${changed}" CONTENT "${text}" @ONLY)
+
+    get_property(targets DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/src" PROPERTY BUILDSYSTEM_TARGETS)
+    list(FILTER targets INCLUDE REGEX "^ggml-cpu")
+    foreach (target IN LISTS targets)
+        get_target_property(sources ${target} SOURCES)
+        if ("ggml-cpu/ops.cpp" IN_LIST sources)
+            list(TRANSFORM sources REPLACE "^ggml-cpu/ops.cpp$" "${changed}")
+            set_target_properties(${target} PROPERTIES SOURCES "${sources}")
+            target_include_directories(${target} PRIVATE "${theirs}")
+        endif()
+    endforeach()
+endfunction()
+if (PROJECT_NAME STREQUAL "ggml")
+    # When all of ggml's targets are there.
+    cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_pass_over_masked_cells [[${CMAKE_CURRENT_LIST_DIR}]])")
 endif()
