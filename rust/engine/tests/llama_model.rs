@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use llm_engine::Error;
 use llm_engine::model::llama::{CacheType, FlashAttention, LlamaConfig, LlamaLoader, backends};
 use llm_engine::model::loading::Loading;
-use llm_engine::model::{DecodeError, Loader, Model, Reuse, Row, Span, Token, Vocab};
+use llm_engine::model::{DecodeError, Kernels, Loader, Model, Reuse, Row, Span, Token, Vocab};
 
 /// The loader for the test model; `None`, with the reason printed, if there is
 /// no model to test with.
@@ -17,11 +17,15 @@ fn loader(cells: u32) -> Option<LlamaLoader> {
 
 /// The same, with its load in view.
 fn watched(cells: u32, loading: Arc<Loading>) -> Option<LlamaLoader> {
+    Some(LlamaLoader::watched(config(cells)?, loading))
+}
+
+fn config(cells: u32) -> Option<LlamaConfig> {
     let Some(path) = std::env::var_os("LLM_API_TEST_MODEL") else {
         eprintln!("not run: LLM_API_TEST_MODEL does not name a GGUF file");
         return None;
     };
-    let config = LlamaConfig {
+    Some(LlamaConfig {
         path: path.into(),
         backends: backends_folder(),
         cells,
@@ -33,8 +37,34 @@ fn watched(cells: u32, loading: Arc<Loading>) -> Option<LlamaLoader> {
         gpu_layers: 0,
         rope_freq_base: 0.0,
         rope_freq_scale: 0.0,
+    })
+}
+
+#[test]
+fn drafts_are_for_products_of_our_own_kernels_alone() {
+    let drafts = |kernels, gpu_layers| {
+        let config = config(64)?;
+        let mut loader = LlamaLoader::new(LlamaConfig {
+            kernels,
+            gpu_layers,
+            ..config
+        });
+        let (mut drafts, mut on) = (0, false);
+        loader.load().unwrap();
+        let mut look = |model: &mut dyn Model| {
+            drafts = model.info().drafts;
+            on = matches!(model.info().kernels, Kernels::On(_));
+        };
+        loader.with_model(&mut look).unwrap();
+        Some((drafts > 0, on))
     };
-    Some(LlamaLoader::watched(config, loading))
+    let Some((ours, on)) = drafts(true, 0) else {
+        return;
+    };
+    // There are no kernels for some CPUs.
+    assert_eq!(ours, on);
+    assert_eq!(drafts(false, 0), Some((false, false)));
+    assert_eq!(drafts(true, 1), Some((false, on)));
 }
 
 #[test]

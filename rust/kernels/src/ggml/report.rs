@@ -20,6 +20,10 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.taken.is_empty() && self.left.is_empty() {
+            return f
+                .write_str("no tensors taken: all are an accelerator's, or in its host memory");
+        }
         let part = |f: &mut fmt::Formatter<'_>, types: &BTreeMap<String, usize>, what| {
             write!(f, "{} tensors {what}", types.values().sum::<usize>())?;
             for (i, (name, count)) in types.iter().enumerate() {

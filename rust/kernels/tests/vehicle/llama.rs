@@ -13,15 +13,20 @@ use llm_kernels::ggml::{Report, install, observe};
 pub fn start() {
     static STARTED: OnceLock<()> = OnceLock::new();
     STARTED.get_or_init(|| {
-        let folder = std::env::var("LLM_API_BACKENDS").ok();
-        let folder = folder.or(sys::BACKENDS_DIR.map(Into::into));
-        let folder = CString::new(folder.expect("built with dynamic-backends")).unwrap();
-        unsafe {
-            sys::llama_log_set(Some(silent), std::ptr::null_mut());
-            sys::ggml_backend_load_all_from_path(folder.as_ptr());
-        }
+        load_backends();
         install(None).unwrap();
     });
+}
+
+/// Loads llama.cpp's CPU backend as it is.
+pub fn load_backends() {
+    let folder = std::env::var("LLM_API_BACKENDS").ok();
+    let folder = folder.or(sys::BACKENDS_DIR.map(Into::into));
+    let folder = CString::new(folder.expect("built with dynamic-backends")).unwrap();
+    unsafe {
+        sys::llama_log_set(Some(silent), std::ptr::null_mut());
+        sys::ggml_backend_load_all_from_path(folder.as_ptr());
+    }
 }
 
 unsafe extern "C" fn silent(
@@ -57,20 +62,22 @@ impl Model {
             true => sys::LLAMA_LOAD_MODE_MMAP,
             false => sys::LLAMA_LOAD_MODE_NONE,
         };
-        Self::load_by(path, kernels, mode)
+        Self::load_by(path, kernels, |params| params.load_mode = mode)
     }
 
+    /// Loads with parameters other than llama.cpp's own, which have no layers
+    /// on accelerators here.
     pub fn load_by(
         path: impl AsRef<Path>,
         kernels: bool,
-        mode: sys::llama_load_mode,
+        change: impl FnOnce(&mut sys::llama_model_params),
     ) -> (Model, Report) {
         start();
         let path = CString::new(path.as_ref().to_str().unwrap()).unwrap();
         let (model, report) = observe(kernels, || unsafe {
             let mut params = sys::llama_model_default_params();
             params.n_gpu_layers = 0;
-            params.load_mode = mode;
+            change(&mut params);
             sys::llama_model_load_from_file(path.as_ptr(), params)
         });
         assert!(!model.is_null());
@@ -148,6 +155,15 @@ pub struct Row {
 impl<'a> Context<'a> {
     /// A context for up to 32 sequences that share 4096 cells.
     pub fn new(model: &'a Model, threads: i32) -> Context<'a> {
+        Self::new_by(model, threads, |_| ())
+    }
+
+    /// A context with other parameters.
+    pub fn new_by(
+        model: &'a Model,
+        threads: i32,
+        change: impl FnOnce(&mut sys::llama_context_params),
+    ) -> Context<'a> {
         let context = unsafe {
             let mut params = sys::llama_context_default_params();
             params.n_ctx = 4096;
@@ -157,6 +173,7 @@ impl<'a> Context<'a> {
             params.kv_unified = true;
             params.n_threads = threads;
             params.n_threads_batch = threads;
+            change(&mut params);
             sys::llama_init_from_model(model.0, params)
         };
         assert!(!context.is_null());
@@ -274,6 +291,31 @@ fn cpu_function(name: &std::ffi::CStr) -> *mut c_void {
         let registry = sys::ggml_backend_dev_backend_reg(device);
         sys::ggml_backend_reg_get_proc_address(registry, name.as_ptr())
     }
+}
+
+/// Mean Kullback-Leibler divergence of distributions from others, in nats.
+pub fn divergence(from: &[Vec<f32>], to: &[Vec<f32>]) -> f64 {
+    let total: f64 = from
+        .iter()
+        .zip(to)
+        .map(|(p, q)| {
+            let (p, q) = (log_softmax(p), log_softmax(q));
+            p.iter()
+                .zip(&q)
+                .map(|(p, q)| p.exp() * (p - q))
+                .sum::<f64>()
+        })
+        .sum();
+    total / from.len() as f64
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
+    logits
+        .iter()
+        .map(|x| f64::from(x - max) - sum.ln())
+        .collect()
 }
 
 pub fn argmax(logits: &[f32]) -> i32 {

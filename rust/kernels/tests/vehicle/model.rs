@@ -4,34 +4,9 @@
 use llama_cpp_sys_2 as sys;
 
 use crate::adapter;
-use crate::llama::{Adapter, Context, Model, Row, test_model};
+use crate::llama::{Adapter, Context, Model, Row, divergence, test_model};
 
 const PROMPT: &str = "The history of bread is long. The first bakers";
-
-/// Mean Kullback-Leibler divergence of distributions from others, in nats.
-fn divergence(from: &[Vec<f32>], to: &[Vec<f32>]) -> f64 {
-    let total: f64 = from
-        .iter()
-        .zip(to)
-        .map(|(p, q)| {
-            let (p, q) = (log_softmax(p), log_softmax(q));
-            p.iter()
-                .zip(&q)
-                .map(|(p, q)| p.exp() * (p - q))
-                .sum::<f64>()
-        })
-        .sum();
-    total / from.len() as f64
-}
-
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
-    logits
-        .iter()
-        .map(|x| f64::from(x - max) - sum.ln())
-        .collect()
-}
 
 #[test]
 fn text_is_as_without_our_kernels() {
@@ -68,7 +43,7 @@ fn all_ways_to_read_the_file_are_the_same() {
     ];
     let mut first = None;
     for mode in modes {
-        let (model, report) = Model::load_by(&path, true, mode);
+        let (model, report) = Model::load_by(&path, true, |params| params.load_mode = mode);
         assert!(!report.taken.is_empty());
         let tokens = model.tokenize(PROMPT);
         let found = (report, Context::new(&model, 1).decode(&tokens, 0));

@@ -12,7 +12,7 @@ use super::threads::{Crew, ThreadPool, process_time};
 use super::weights::{Weights, memory};
 use crate::Error;
 use crate::lookup::LONGEST;
-use crate::model::{DecodeError, Kernels, Model, ModelInfo, Reuse, Row, SeqId, Token};
+use crate::model::{DecodeError, Model, ModelInfo, Reuse, Row, SeqId, Token};
 
 /// Rows of one decode, which llama.cpp computes in one pass. A cancel waits for
 /// the decode it comes in, and more rows give little speed on a CPU.
@@ -229,8 +229,9 @@ fn drafts(weights: &Weights) -> u32 {
     // A state has no last tokens that could be taken out of it. A window has:
     // a decode drops only what its first row does not see. With llama.cpp's
     // own kernels each further row takes more than half as long as a step of
-    // one, and drafts lost time on the whole.
-    if weights.is_stateful() || !matches!(weights.kernels(), Kernels::On(_)) {
+    // one, and drafts lost time on the whole; accelerators may round several
+    // rows in other ways than one.
+    if weights.is_stateful() || !weights.is_ours() {
         0
     } else {
         LONGEST as u32

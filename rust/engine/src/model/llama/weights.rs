@@ -20,6 +20,9 @@ use crate::model::loading::Loading;
 pub(super) struct Weights {
     model: NonNull<sys::llama_model>,
     kernels: Kernels,
+    /// Whether products are computed with kernels of our own, and nothing by
+    /// an accelerator.
+    ours: bool,
 }
 
 // SAFETY: after loading, llama.cpp only reads a model; contexts of different
@@ -72,13 +75,18 @@ impl Weights {
             }
             return Err(Error::Closed);
         }
+        let ours = config.gpu_layers == 0 && !report.taken.is_empty();
         let kernels = match installed {
             None => Kernels::Off,
             Some(Ok(())) => Kernels::On(report.to_string()),
             Some(Err(reason)) => Kernels::Failed(reason),
         };
         let model = NonNull::new(model)
-            .map(|model| Self { model, kernels })
+            .map(|model| Self {
+                model,
+                kernels,
+                ours,
+            })
             .ok_or_else(|| refuse(&logged().unwrap_or_else(|| "llama.cpp refused it".into())))?;
         model
             .check_kind()
@@ -215,6 +223,12 @@ impl Weights {
     /// Whether our own kernels compute with these.
     pub(super) fn kernels(&self) -> &Kernels {
         &self.kernels
+    }
+
+    /// Whether products are computed with kernels of our own, and nothing by
+    /// an accelerator.
+    pub(super) fn is_ours(&self) -> bool {
+        self.ours
     }
 
     /// Valid as long as `self`.
