@@ -14,6 +14,7 @@ from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from llm_api.proxies import UNIX
 from llm_api.server.accepting import Acceptor
+from llm_api.server.goodbye import Goodbyes
 from llm_api.server.http1 import Http1Reader, last_reply
 from llm_api.server.http2 import (
     Context,
@@ -40,8 +41,7 @@ if TYPE_CHECKING:
 _HARD_HEADER_FACTOR: Final = 8
 _NO_LIMIT: Final = 1 << 62
 _NO_TIME_LIMIT: Final = 1e9
-_GOODBYE_SECONDS: Final = 1.0
-_READ_BYTES: Final = 64 << 10
+_TURN_AWAY_SECONDS: Final = 1.0
 _TEXT: Final = "too many connections"
 
 
@@ -70,12 +70,13 @@ class LimitedHTTPServer(HTTPServer):
             max_body_size=_NO_LIMIT,  # here too the app has its own, with an answer
             **options,
         )
-        self._limits = limits
-        self._on_refusal = on_refusal
+        self.limits = limits
+        self.on_refusal = on_refusal
         self._open = 0
         self._new: set[IOStream] = set()
         self._http2: set[Http2Connection] = set()
         self._turns = Turns()
+        self._goodbyes = Goodbyes()
         self._readers: dict[IOStream, Http1Reader] = {}
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
@@ -88,9 +89,9 @@ class LimitedHTTPServer(HTTPServer):
         self, stream: IOStream, address: tuple[Any, ...]
     ) -> Coroutine[Any, Any, None]:
         """Take a new connection."""
-        if self._open >= self._limits.connections:
-            self._on_refusal("too_many_connections")
-            return _turn_away(stream)
+        if self._open >= self.limits.connections:
+            self.on_refusal("too_many_connections")
+            return self._turn_away(stream)
         self._open += 1
         return self._serve(stream, address)
 
@@ -121,13 +122,14 @@ class LimitedHTTPServer(HTTPServer):
             stream.close()
         await asyncio.gather(*(connection.close() for connection in self._http2))
         await super().close_all_connections()
+        self._goodbyes.cut()
 
     async def _serve(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         is_secure = isinstance(stream, SSLIOStream)
         if not is_secure:
             stream = RewindableStream(stream.socket)
         self._new.add(stream)
-        deadline = asyncio.get_running_loop().time() + self._limits.header_timeout
+        deadline = asyncio.get_running_loop().time() + self.limits.header_timeout
         try:
             async with asyncio.timeout_at(deadline):
                 has_http2 = await is_http2(stream)
@@ -140,13 +142,11 @@ class LimitedHTTPServer(HTTPServer):
         family = stream.socket.family
         peer = UNIX if family == socket.AF_UNIX else str(address[0])
         if not has_http2:
-            self._readers[stream] = Http1Reader(
-                stream, peer, self._limits, deadline, self._on_refusal
-            )
+            self._readers[stream] = Http1Reader(stream, peer, deadline, self)
             super().handle_stream(stream, address)
             return
         context = Context(peer, "https" if is_secure else "http", family)
-        connection = Http2Connection(stream, context, self, self._limits, self._turns)
+        connection = Http2Connection(stream, context, self, self.limits, self._turns)
         self._http2.add(connection)
         try:
             await connection.serve()
@@ -154,18 +154,23 @@ class LimitedHTTPServer(HTTPServer):
             self._http2.discard(connection)
             self._open -= 1
 
+    def say_goodbye(self, stream: IOStream) -> None:
+        """Let a connection end in peace, which counts until then."""
+        goodbye = self._goodbyes.say(stream)
+        if goodbye is not None:
+            self._open += 1
+            goodbye.add_done_callback(self._note_goodbye)
 
-async def _turn_away(stream: IOStream) -> None:
-    # Closing with unread data would reset the connection, and the client might never see the
-    # reply: end our side, then read until it ends the other, for a moment.
-    with contextlib.suppress(StreamClosedError, OSError, TimeoutError):
-        async with asyncio.timeout(_GOODBYE_SECONDS):
-            if isinstance(stream, SSLIOStream) and await is_http2(stream):
-                await stream.write(turn_away(_TEXT.encode()))
-            else:
-                status = "503 Service Unavailable"
-                await stream.write(last_reply(status, _TEXT, Record().id, "Retry-After: 1\r\n"))
-            stream.socket.shutdown(socket.SHUT_WR)
-            while True:
-                await stream.read_bytes(_READ_BYTES, partial=True)
-    stream.close()
+    def _note_goodbye(self, _: object) -> None:
+        self._open -= 1
+
+    async def _turn_away(self, stream: IOStream) -> None:
+        with contextlib.suppress(StreamClosedError, OSError, TimeoutError):
+            async with asyncio.timeout(_TURN_AWAY_SECONDS):
+                if isinstance(stream, SSLIOStream) and await is_http2(stream):
+                    await stream.write(turn_away(_TEXT.encode()))
+                else:
+                    status = "503 Service Unavailable"
+                    await stream.write(last_reply(status, _TEXT, Record().id, "Retry-After: 1\r\n"))
+            self._goodbyes.say(stream)
+        stream.close()

@@ -84,7 +84,8 @@ class Exchange(HTTPMessageDelegate):
         self._body = bytearray()
         self._is_being_read = False
         self._discarded = 0
-        self._is_refused = False
+        self.is_refused = False
+        """A refusal is the reply, or its end."""
         self._body_timer: asyncio.TimerHandle | None = None
         self._reply: Reply
         self._endpoint: Endpoint | None = None
@@ -116,11 +117,13 @@ class Exchange(HTTPMessageDelegate):
             if length != 0:
                 self._check_body(headers, length or 0)
         except Refusal as refusal:
+            if not self._is_being_read:
+                self._reply.announce_close()
             self._refuse(refusal)
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body, or drop it."""
-        if self._is_refused:
+        if self.is_refused:
             self._discarded += len(chunk)
             if self._discarded > self._app.limits.discarded_body:
                 self._reply.release()
@@ -137,7 +140,7 @@ class Exchange(HTTPMessageDelegate):
         """Call the endpoint: the request has been read to its end."""
         self._is_being_read = False
         self._stop_waiting()
-        if self._is_refused:
+        if self.is_refused:
             self._reply.release()
             return
         if wire.is_closed(self._connection):
@@ -163,7 +166,7 @@ class Exchange(HTTPMessageDelegate):
     def on_connection_close(self) -> None:
         """Note that the client left before the end of its request."""
         self._stop_waiting()
-        if not self._is_refused:
+        if not self.is_refused:
             self._close_record("cancelled")
 
     def give_up(self, refusal: Refusal) -> None:
@@ -174,7 +177,7 @@ class Exchange(HTTPMessageDelegate):
         self._stop_waiting()
         self._body.clear()
         self._is_being_read = False
-        if self._is_refused:
+        if self.is_refused:
             self._reply.release()
         else:
             self._reply.announce_close()
@@ -236,7 +239,7 @@ class Exchange(HTTPMessageDelegate):
         return Refusal(413, f"the body is too large: at most {self._app.limits.body} bytes")
 
     def _refuse(self, refusal: Refusal) -> None:
-        self._is_refused = True
+        self.is_refused = True
         if self._reply.status is not None:
             self._reply.abort()
             self._record.abort_cause = "defect"

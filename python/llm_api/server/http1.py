@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tornado.httputil import HTTPMessageDelegate
 from tornado.iostream import IOStream, UnsatisfiableReadError
@@ -36,6 +36,17 @@ def last_reply(status: str, text: str, request_id: str, headers: str = "") -> by
     ).encode()
 
 
+class Owner(Protocol):
+    """What the reader asks of the server whose connection it watches."""
+
+    limits: Limits
+    on_refusal: Callable[[str], None]
+    """Told the reason where there is no request that could be refused."""
+
+    def say_goodbye(self, stream: IOStream) -> None:
+        """Called before a close that the client may not expect."""
+
+
 class Http1Reader:
     """Watches over what is read on one connection, request by request.
 
@@ -43,29 +54,21 @@ class Http1Reader:
     that come, and only the stream sees those.
     """
 
-    def __init__(
-        self,
-        stream: IOStream,
-        peer: str,
-        limits: Limits,
-        deadline: float,
-        on_refusal: Callable[[str], None],
-    ) -> None:
-        """Watch a new connection, whose first headers have to be there at `deadline`.
-
-        `on_refusal` is told the reason where there is no request that could be refused.
-        """
+    def __init__(self, stream: IOStream, peer: str, deadline: float, owner: Owner) -> None:
+        """Watch a new connection, whose first headers have to be there at `deadline`."""
         self.exchange: Exchange | None = None
         """The request whose headers have been read, and whose body has not."""
         self._stream = stream
         self._peer = peer
-        self._limits = limits
-        self._on_refusal = on_refusal
+        self._limits = owner.limits
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._deadline: float | None = deadline
         self._timer: asyncio.TimerHandle | None = None
         self._has_bytes = False
         """Some of the next request are there."""
+        self._has_ended = False
+        """The last reply has been written, to no request."""
         self._write, self._close, self._read = stream.write, stream.close, stream.read_from_fd
         stream.write = self._write_explained  # type: ignore[method-assign]
         stream.close = self._close_explained  # type: ignore[method-assign]
@@ -104,7 +107,7 @@ class Http1Reader:
     def _time_out(self) -> None:
         if self._has_bytes and not self._stream.closed():
             text = f"the headers did not come in time: send them within {self._seconds}"
-            self._on_refusal("late")
+            self._owner.on_refusal("late")
             self._write(self._last_reply(408, "Request Timeout", text))
         self._stream.close()
 
@@ -116,13 +119,14 @@ class Http1Reader:
         record = Record(client=self._peer)
         record.status = status
         record.close()
+        self._has_ended = True
         return last_reply(f"{status} {reason}", text, record.id)
 
     def _write_explained(self, data: bytes | memoryview) -> asyncio.Future[None]:
         if data != _BARE_400:
             return self._write(data)
         if self.exchange is None:
-            self._on_refusal("malformed")
+            self._owner.on_refusal("malformed")
             return self._write(self._last_reply(400, "Bad Request", "not a valid HTTP request"))
         self._refuse_body(self.exchange)
         done = self._loop.create_future()
@@ -137,6 +141,8 @@ class Http1Reader:
                 text = f"the headers are too large: at most {self._limits.headers} bytes are read"
                 self._write(self._last_reply(431, "Request Header Fields Too Large", text))
         self.stop_timer()
+        if self._has_ended or (self.exchange is not None and self.exchange.is_refused):
+            self._owner.say_goodbye(self._stream)
         self._close(exc_info)
 
     def _refuse_body(self, exchange: Exchange) -> None:
