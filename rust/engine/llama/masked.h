@@ -19,6 +19,9 @@ static inline int64_t llm_api_next_seen(const uint16_t * mask, int64_t cell, int
     if (mask == nullptr) {
         return cell;
     }
+    if (cell < end && mask[cell] != masked) {
+        return cell;
+    }
     for (; cell + 32 <= end; cell += 32) {
         uint16_t seen = 0;
         for (int i = 0; i < 32; ++i) {
