@@ -80,6 +80,51 @@ def test_unknown_hosts(served: Served, name: str, port: str) -> None:
     assert served.engine.jobs.empty()
 
 
+def ask_absolute(served: Served, target: str, **headers: str) -> Response:
+    """Ask for a URL, as clients ask a proxy."""
+    named = {"Host": "evil.example", **headers}
+    with Raw(served.port) as client:
+        client.request(target, headers=named)
+        return client.response()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTP"])
+def test_absolute_targets(served: Served, scheme: str) -> None:
+    """The name in the target is the one that counts (RFC 9112, section 3.2.2)."""
+    reply = ask_absolute(served, f"{scheme}://localhost:80/predict?prompt=a?b")
+    assert (reply.status, reply.text) == (200, "a?b")
+    reply = ask_absolute(served, f"{scheme}://evil.example/predict?prompt=x", Host="localhost")
+    assert_refused(reply, 403, "evil.example")
+    for target in (f"{scheme}://localhost", f"{scheme}://localhost?prompt=x"):
+        assert_refused(ask_absolute(served, target), 404, "/predict")
+
+
+def test_absolute_targets_and_origins(served: Served) -> None:
+    target = "http://localhost:1/predict?prompt=x"
+    assert ask_absolute(served, target, Origin="http://localhost:1").text == "x"
+    assert ask_absolute(served, target, Origin="http://evil.example").status == 403
+
+
+@pytest.mark.parametrize("name", ["", ":80", "user@localhost", "local host", "localhost:x"])
+def test_bad_absolute_targets(served: Served, name: str) -> None:
+    assert ask_absolute(served, f"http://{name}/predict?prompt=x").status == 400
+
+
+def test_absolute_targets_need_a_host_header_too(served: Served) -> None:
+    with Raw(served.port) as client:
+        client.send(b"GET http://localhost/health HTTP/1.1\r\n\r\n")
+        assert_refused(client.response(), 400, "Host")
+        client.request("http://localhost/health", version="HTTP/1.0")
+        assert client.response().status == 200
+
+
+def test_absolute_targets_are_not_for_http2(served: Served) -> None:
+    with Http2Client(served.port) as client:
+        assert client.get("http://localhost/health").status == 403
+        fields = dict(client.fields("http://localhost/health")) | {":authority": "localhost"}
+        assert client.answer(client.begin(list(fields.items()), end_stream=True)).status == 404
+
+
 def test_allowed_hosts(open_served: Served) -> None:
     for host in ("model.example", "Model.Example:8443", "localhost"):
         assert ask(open_served, Host=host, X_Api_Key="key").text == "x"

@@ -22,6 +22,7 @@ from tornado.httputil import (
 from llm_api.server import wire
 from llm_api.server.ledger import Record
 from llm_api.server.reply import Refusal, Reply
+from llm_api.server.target import read_target
 
 if TYPE_CHECKING:
     from llm_api.server.app import App
@@ -203,11 +204,15 @@ class Exchange(HTTPMessageDelegate):
             # Their replies would end with the connection, and could not be broken off visibly.
             raise Refusal(505, f"{line.version} is not served: use HTTP/1.1", reason="bad_request")
         try:
+            target = read_target(line.path, line.version)
             # Without the query, which Tornado would take apart, with a limit of its own.
-            path, _, self._query = line.path.partition("?")
+            start_line = line._replace(path=target.path)
+            self._query = target.query
             self._request = HTTPServerRequest(
-                connection=self._connection, start_line=line._replace(path=path), headers=headers
+                connection=self._connection, start_line=start_line, headers=headers
             )
+            if target.authority is not None:
+                self._request.host = target.authority  # whatever the Host header says
         except HTTPInputError as error:
             raise Refusal(400, f"not a valid request: {error}") from error
         self._reply.headers.update(self._app.gate.check_page(self._request))
