@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -256,3 +257,17 @@ def test_what_is_imported_before_the_load():
     serving = {"llm_api.server.app", "tornado.httpserver", "h2", "prometheus_client"}
     rarely_needed = {"jinja2", "llm_api.templates.gotemplate", "tqdm"}
     assert imported.isdisjoint(serving | rarely_needed)
+
+
+def test_hang_up_before_the_server_is_there(tmp_path):
+    """It waits, where it would end a program that has no handler yet."""
+    keys = tmp_path / "keys"
+    os.mkfifo(keys)
+    command = [sys.executable, "-m", "llm_api", "-api-key-file", str(keys), "none.gguf"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        with keys.open("w") as written:  # the program is reading its settings
+            process.send_signal(signal.SIGHUP)
+            written.write("bad key")
+        _, errors = process.communicate()
+    assert "FATAL ERROR" in errors
+    assert process.returncode == 1

@@ -69,8 +69,9 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     # Before anybody can know that we are here, and also where there is nothing to read: the signal
-    # would end the process.
+    # would end the process. One that has come since its start (__main__.py) is heeded now.
     loop.add_signal_handler(signal.SIGHUP, on_hang_up)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     model_load = ModelLoad(load)
     try:
         app, server = _open(settings, sockets)
