@@ -9,7 +9,7 @@ use std::time::Instant;
 use llama::{Context, Model, Row};
 
 /// Loads that are timed.
-const LOADS: usize = 5;
+const LOADS: usize = 9;
 
 /// Prompts of 512 tokens that are timed.
 const PREFILLS: usize = 5;
@@ -28,13 +28,8 @@ fn main() {
         .unwrap_or(2);
     println!("| model | | load | prefill 512 | 1 stream | 8 | 32 |\n|---|---|---|---|---|---|---|");
     for path in std::env::args().skip(1) {
-        let loads = [false, true].map(|kernels| {
-            let times = (0..LOADS).map(|_| {
-                let start = Instant::now();
-                drop(Model::load(&path, kernels, true));
-                start.elapsed().as_secs_f64() * 1e3
-            });
-            median(times.collect())
+        let loads = in_turns(&mut [false, true], LOADS, |&mut kernels, _| {
+            drop(Model::load(&path, kernels, true));
         });
         let (stock, _) = Model::load(&path, false, true);
         let (ours, report) = Model::load(&path, true, true);
@@ -66,18 +61,14 @@ fn main() {
     }
 }
 
-/// Medians of what `run` takes with each context, in milliseconds; the runs
-/// take turns, so that a busy neighbour meets both.
-fn in_turns(
-    contexts: &mut [Context; 2],
-    runs: usize,
-    run: impl Fn(&mut Context, usize),
-) -> [f64; 2] {
+/// Medians of what `run` takes with each side, in milliseconds; the runs take
+/// turns, so that a busy neighbour meets both.
+fn in_turns<T>(sides: &mut [T; 2], runs: usize, run: impl Fn(&mut T, usize)) -> [f64; 2] {
     let mut times = [const { Vec::new() }; 2];
     for i in 0..=runs {
-        for (context, times) in contexts.iter_mut().zip(&mut times) {
+        for (side, times) in sides.iter_mut().zip(&mut times) {
             let start = Instant::now();
-            run(context, i);
+            run(side, i);
             // The first is to warm up.
             if i > 0 {
                 times.push(start.elapsed().as_secs_f64() * 1e3);
