@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
+import time
+from collections.abc import Iterator
 
 import pytest
+from h2.errors import ErrorCodes
+from hpack import Encoder
+from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame
 
 from llm_api.limits import Limits
 
-from ..support.http2 import Http2Client
+from ..support.http2 import Answer, Http2Client
 from ..support.raw import Raw, Response
 from ..support.scripted import ScriptedEngine, echo
 from ..support.serving import Served
@@ -72,6 +79,86 @@ class TestHeaders:
             client.send(b"GET / HT")
             reply = client.response()
         assert f"{reply.headers['x-request-id']} - 408 total=" in caplog.text
+
+
+class TestHttp2Headers:
+    FAST = Limits(header_timeout=0.2, idle_timeout=60)
+
+    @pytest.fixture
+    def client(self, serve: Serve) -> Iterator[Http2Client]:
+        """A client that has nothing more to say by itself, which would end a header block."""
+        with Http2Client(serve(ScriptedEngine(echo), limits=self.FAST).port) as client:
+            assert client.get("/health").status == 200
+            yield client
+
+    @staticmethod
+    def frames(client: Http2Client, stream: int) -> list[bytes]:
+        """A request in three frames, all but the last without END_HEADERS."""
+        block = Encoder().encode(client.fields("/health"))
+        frames = [
+            HeadersFrame(stream, block[:5], flags=["END_STREAM"]),
+            ContinuationFrame(stream, block[5:9]),
+            ContinuationFrame(stream, block[9:], flags=["END_HEADERS"]),
+        ]
+        return [frame.serialize() for frame in frames]
+
+    @staticmethod
+    def assert_late(client: Http2Client) -> None:
+        client.wait_closed()
+        assert client.goaways == [(1, ErrorCodes.ENHANCE_YOUR_CALM)]
+
+    @pytest.mark.parametrize("frames", [1, 2])
+    @pytest.mark.parametrize("more", [0, 4, 10])
+    def test_late(self, client: Http2Client, frames: int, more: int) -> None:
+        """Whole frames of a block, and some bytes of the next one."""
+        sent = self.frames(client, 3)
+        client.socket.sendall(b"".join(sent[:frames]) + sent[frames][:more])
+        self.assert_late(client)
+
+    def test_late_with_the_first_frame(self, client: Http2Client) -> None:
+        client.socket.sendall(self.frames(client, 3)[0][:-1])
+        self.assert_late(client)
+
+    def test_drop_by_drop(self, client: Http2Client) -> None:
+        """It is the time of all of them that counts."""
+        threading.Thread(target=self.send_drops, args=(client,), daemon=True).start()
+        self.assert_late(client)
+
+    @staticmethod
+    def send_drops(client: Http2Client) -> None:
+        with contextlib.suppress(OSError):
+            for byte in HeadersFrame(3, b"\0" * 1000).serialize():
+                client.socket.sendall(bytes([byte]))
+                time.sleep(0.05)
+
+    def test_it_is_logged(self, client: Http2Client, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        client.socket.sendall(self.frames(client, 3)[0])
+        self.assert_late(client)
+        assert "closed the connection of 127.0.0.1: a header block that did not" in caplog.text
+
+    def test_one_after_the_other(self, serve: Serve) -> None:
+        """Each has its own time, though there is always one that has begun."""
+        with Http2Client(serve(limits=Limits(header_timeout=1.0)).port) as client:
+            assert client.get("/health").status == 200
+            client.socket.sendall(self.frames(client, 3)[0])
+            for stream in range(3, 17, 2):
+                time.sleep(0.2)
+                client.h2.send_headers(stream, client.fields("/health"), end_stream=True)
+                client.h2.clear_outbound_data_buffer()  # it comes in other frames
+                client.answers[stream] = Answer()
+                rest = self.frames(client, stream)[1:]
+                client.socket.sendall(b"".join([*rest, self.frames(client, stream + 2)[0]]))
+                assert client.answer(stream).status == 200
+
+    def test_a_body_has_more_time(self, client: Http2Client) -> None:
+        fields = client.fields("/predict", "POST", content_type=FORM["Content-Type"])
+        stream = client.begin(fields, end_stream=False)
+        data = DataFrame(stream, b"prompt=x", flags=["END_STREAM"]).serialize()
+        client.socket.sendall(data[:10])
+        time.sleep(0.4)
+        client.socket.sendall(data[10:])
+        assert client.answer(stream).text == "x"
 
 
 class TestIdle:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 from h2 import events
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
-from hyperframe.frame import GoAwayFrame, SettingsFrame
 from tornado.iostream import StreamClosedError
 
 from llm_api.server.http2.frames import MAX_PAYLOAD, Frame, FrameReader, FrameType, Guard, Violation
+from llm_api.server.http2.header_timer import HeaderTimer
 from llm_api.server.http2.preface import PREFACE
-from llm_api.server.http2.protocol import cap_header_table, make_protocol
+from llm_api.server.http2.protocol import cap_header_table, goaway, make_protocol
 from llm_api.server.http2.stream import Context, Fields, Http2Stream
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ _GOODBYE_SECONDS: Final = 1.0
 _GOODBYE_BYTES: Final = 1 << 20
 _ANY_STREAM: Final = (1 << 31) - 1
 _LAST_CALL: Final = b"lastcall"
+_LATE: Final = Violation(ErrorCodes.ENHANCE_YOUR_CALM, "a header block that did not come in time")
+_IN_BLOCKS: Final = (FrameType.HEADERS, FrameType.CONTINUATION)
 _QUOTED: Final = re.compile(r"\s*b?['\"]", re.DOTALL)
 """h2 repeats what it refuses, which may be a key; that is not for the log."""
 
@@ -69,6 +71,7 @@ class Http2Connection:
         self._h2 = make_protocol(limits)
         self._guard = Guard(limits, self.loop.time)
         self._reader = FrameReader()
+        self._header_timer = HeaderTimer(limits.header_timeout, lambda: self._end_for(_LATE))
         self._streams: dict[int, Http2Stream] = {}
         self._queue: deque[Http2Stream] = deque()
         self._blocked: dict[Http2Stream, None] = {}
@@ -108,6 +111,7 @@ class Http2Connection:
         finally:
             self._is_ending = True
             self._stop_timer()
+            self._header_timer.watch(None)
             self._lose_all()
             self._stream.close()
             self._closed.set_result(None)
@@ -144,6 +148,9 @@ class Http2Connection:
             is_unfinished = True
             if self._unwritten is not None and len(self._out) > _HIGH_WATER:
                 await asyncio.wait((self._unwritten,))
+        if not self._is_ending:
+            is_in_block = self._guard.is_in_block or self._reader.begun in _IN_BLOCKS
+            self._header_timer.watch(self._guard.blocks if is_in_block else None)
 
     def _handle_some(self, frames: Iterator[Frame]) -> bool:
         """Handle frames while there is time; tell whether that was all."""
@@ -157,8 +164,7 @@ class Http2Connection:
                     self._flush()
                     return False
         except Violation as violation:
-            _log.info("closed the connection of %s: %s", self.context.remote_ip, violation)
-            self._end(violation.code)
+            self._end_for(violation)
         return True
 
     def _handle(self, frame: Frame) -> None:
@@ -364,12 +370,16 @@ class Http2Connection:
     def _say_goaway(self, code: ErrorCodes, last_stream_id: int) -> None:
         # Not through h2, which sends nothing more after its first one.
         self._collect()
-        self._out += _goaway(code, last_stream_id)
+        self._out += goaway(code, last_stream_id)
         self._last_stream_id = last_stream_id
         self._flush_soon()
 
     def _highest_stream_id(self) -> int:
         return min(self._last_stream_id, self._h2.highest_inbound_stream_id)
+
+    def _end_for(self, violation: Violation) -> None:
+        _log.info("closed the connection of %s: %s", self.context.remote_ip, violation)
+        self._end(violation.code)
 
     def _end(self, code: ErrorCodes) -> None:
         if not self._is_ending:
@@ -379,18 +389,9 @@ class Http2Connection:
                 self._say_goaway(code, self._highest_stream_id())
             self._flush_soon()
             self._stop_timer()
+            self._header_timer.watch(None)
             self._timer = self.loop.call_later(_GOODBYE_SECONDS, self._stream.close)
 
     def _lose_all(self) -> None:
         for stream in tuple(self._streams.values()):
             stream.lose()
-
-
-def turn_away(reason: bytes) -> bytes:
-    """Make what a client is sent that gets no connection."""
-    return SettingsFrame(0).serialize() + _goaway(ErrorCodes.ENHANCE_YOUR_CALM, 0, reason)
-
-
-def _goaway(code: ErrorCodes, last_stream_id: int, reason: bytes = b"") -> bytes:
-    frame = GoAwayFrame(0, last_stream_id, code, reason)
-    return frame.serialize()

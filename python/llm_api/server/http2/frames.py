@@ -73,6 +73,11 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
+    @property
+    def begun(self) -> int | None:
+        """The type of the frame that has begun and is not whole; None if that is not known."""
+        return self._buffer[3] if len(self._buffer) > 3 else None
+
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Take bytes and give the frames that are whole now. Raises Violation."""
         buffer = self._buffer
@@ -129,6 +134,10 @@ class Guard:
         self._has_settings = False
         self._block_frames = 0
         self._block_bytes = 0
+        self.blocks = 0
+        """Header blocks that have ended."""
+        self.is_in_block = False
+        """One has begun and not ended."""
 
     def check(self, frame: Frame) -> None:
         """Look at a frame before anything is done about it. Raises Violation."""
@@ -172,6 +181,9 @@ class Guard:
         )
         if is_over:
             raise Violation(ErrorCodes.ENHANCE_YOUR_CALM, "a header block over the limit")
+        self.is_in_block = not frame.flags & _END_HEADERS
+        if not self.is_in_block:
+            self.blocks += 1
 
 
 def _brings_nothing(frame: Frame) -> bool:

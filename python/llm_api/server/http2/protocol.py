@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.settings import SettingCodes, Settings
+from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from llm_api.server.http2.preface import PREFACE
 
@@ -54,3 +56,14 @@ def make_protocol(limits: Limits) -> H2Connection:
 def cap_header_table(h2: H2Connection) -> None:
     """Keep what is remembered of sent headers small, however much the client would allow."""
     h2.encoder.header_table_size = min(h2.encoder.header_table_size, _HEADER_TABLE_BYTES)
+
+
+def turn_away(reason: bytes) -> bytes:
+    """Make what a client is sent that gets no connection."""
+    return SettingsFrame(0).serialize() + goaway(ErrorCodes.ENHANCE_YOUR_CALM, 0, reason)
+
+
+def goaway(code: ErrorCodes, last_stream_id: int, reason: bytes = b"") -> bytes:
+    """Make the frame that ends a connection."""
+    frame = GoAwayFrame(0, last_stream_id, code, reason)
+    return frame.serialize()
