@@ -5,8 +5,8 @@ from html import escape
 
 from serving.figures import Row
 
-_WIDTH = 1000
-_LABELS = 470
+_WIDTH = 1120
+_LABELS = 600
 _LINE = 18
 _TOP = 40
 _LEAST, _MOST = 0.25, 64.0
