@@ -50,7 +50,7 @@ def _busy_neighbour(bench: Bench) -> list[Row]:
                 base_name="ours, quiet",
             ),
             Row(
-                "the same: share of quiet speed kept",
+                "a busy neighbour on one core, 1 stream: share of quiet speed kept",
                 "",
                 kept,
                 [busy / quiet for quiet, busy in speeds["llama-server"]],

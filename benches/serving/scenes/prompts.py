@@ -34,6 +34,7 @@ def _second_turn(bench: Bench) -> list[Row]:
     with running(bench.kinds, sizes, bench.work) as servers:
         warm_up(servers, 1)
         times = in_turns(servers, bench.rounds or 3, measure)
+    label = "second turn of a chat after 2,000 tokens, time to first text"
     rows = []
     for kernels in (False, True):
         own = times[ours("auto" if kernels else "off").name]
@@ -41,7 +42,7 @@ def _second_turn(bench: Bench) -> list[Row]:
         seconds = [second for _, second in own]
         rows += [
             Row(
-                "second turn of a chat after 2,000 tokens, time to first text",
+                label,
                 "s",
                 seconds,
                 [first for first, _ in own],
@@ -51,7 +52,7 @@ def _second_turn(bench: Bench) -> list[Row]:
                 base_name="ours, first turn",
             ),
             Row(
-                "the same",
+                label,
                 "s",
                 seconds,
                 [second for _, second in peer],
