@@ -2,7 +2,10 @@
 
 pub mod attention;
 pub mod dispatch;
+pub mod gate;
 #[cfg(feature = "ggml")]
 pub mod ggml;
 pub mod matmul;
+pub mod norm;
 mod quantize;
+mod simd;

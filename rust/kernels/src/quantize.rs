@@ -109,23 +109,25 @@ impl<'a> Activations<'a> {
 
     /// Quantizes the rows `range` of `x`, which has all rows.
     pub fn quantize(&self, tier: Tier, x: Rows, range: Range<usize>) {
-        assert!(range.end <= self.rows);
-        assert!(tier.is_available());
         for row in range {
-            let values = &x.data[row * x.stride..][..self.cols];
-            for (index, values) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
-                // SAFETY: the tier is available.
-                let block = match tier {
-                    #[cfg(target_arch = "x86_64")]
-                    Tier::Avx2 | Tier::AvxVnni | Tier::Avx512Vnni => unsafe {
-                        quantize_avx2(values)
-                    },
-                    _ => quantize(values),
-                };
-                // SAFETY: index < cols / 32 and row < rows: a block of our
-                // memory, which nobody else uses now.
-                unsafe { self.blocks.add(index * self.step + row).write(block) };
-            }
+            self.quantize_row(tier, row, &x.data[row * x.stride..][..self.cols]);
+        }
+    }
+
+    /// Quantizes row `row`.
+    pub fn quantize_row(&self, tier: Tier, row: usize, values: &[f32]) {
+        assert!(row < self.rows && values.len() == self.cols);
+        assert!(tier.is_available());
+        for (index, values) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
+            // SAFETY: the tier is available.
+            let block = match tier {
+                #[cfg(target_arch = "x86_64")]
+                Tier::Avx2 | Tier::AvxVnni | Tier::Avx512Vnni => unsafe { quantize_avx2(values) },
+                _ => quantize(values),
+            };
+            // SAFETY: index < cols / 32 and row < rows: a block of our
+            // memory, which nobody else uses now.
+            unsafe { self.blocks.add(index * self.step + row).write(block) };
         }
     }
 }

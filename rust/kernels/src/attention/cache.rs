@@ -1,7 +1,7 @@
 //! Rows of a cache as floats.
 
 use super::CacheType;
-use super::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd};
 
 /// Values of a Q8_0 block.
 const Q8_VALUES: usize = 32;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::node::{MAX_TOKENS, Node};
 use super::row::Cells;
-use super::simd::{HIDDEN, Kernel, Simd};
+use crate::simd::{HIDDEN, Kernel, Simd};
 
 /// Cells whose visibility is one word: bit i is cell i of the block.
 pub(super) const BLOCK: usize = 64;

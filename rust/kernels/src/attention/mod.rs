@@ -24,16 +24,15 @@ mod plan;
 mod row;
 mod run;
 mod share;
-mod simd;
 mod tile;
 
 use crate::dispatch::Tier;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512};
+use crate::simd::{Portable, Simd};
 use node::Node;
 pub use run::Inputs;
 use share::{Share, Thread};
-#[cfg(target_arch = "x86_64")]
-use simd::{Avx2, Avx512};
-use simd::{Portable, Simd};
 
 /// How a cache stores its values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::simd::LANES;
 use super::{Shape, Strides, Tensors};
+use crate::simd::LANES;
 
 /// Query heads of one key head that are computed together, at most.
 pub(super) const MAX_HEADS: usize = 8;

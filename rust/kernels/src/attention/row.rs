@@ -13,7 +13,7 @@ use std::ops::Range;
 use super::CacheType;
 use super::cache::{F16Row, Q8Row, Row};
 use super::node::{Group, MAX_HEADS, Node};
-use super::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd};
 use kernels::{AddValues, Scores, Weights};
 pub(super) use partial::{Partial, partial_floats};
 

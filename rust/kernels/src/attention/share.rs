@@ -6,8 +6,8 @@ use super::memory::Memory;
 use super::node::{Group, Node};
 use super::plan::{Plan, Queries, has_many_tiles, is_tile, nth_tile};
 use super::row::{Chunk, Partial, chunks, partial_floats};
-use super::simd::Simd;
 use super::tile::Tile;
+use crate::simd::Simd;
 
 /// A thread of a run.
 #[derive(Clone, Copy)]

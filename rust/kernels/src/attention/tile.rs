@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::Shape;
 use super::cells::{BLOCK, Seen};
 use super::node::{Group, Node};
-use super::simd::{LANES, Simd};
+use crate::simd::{LANES, Simd};
 use kernels::{AddValues, Biases, ReadQueries, Scores, Weights, Write};
 use rows::Rows;
 use strays::Strays;

@@ -102,6 +102,51 @@ pub(super) struct Backend {
     pub context: *mut c_void,
 }
 
+/// ggml_hash_set
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct HashSet {
+    size: usize,
+    used: *mut u32,
+    keys: *mut *mut Tensor,
+}
+
+/// ggml_cgraph
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Graph {
+    size: c_int,
+    pub n_nodes: c_int,
+    n_leafs: c_int,
+    pub nodes: *mut *mut Tensor,
+    grads: *mut *mut Tensor,
+    grad_accs: *mut *mut Tensor,
+    leafs: *mut *mut Tensor,
+    use_counts: *mut i32,
+    visited_hash_set: HashSet,
+    order: c_int,
+    /// If not 0, that of graphs with the same nodes in the same memory.
+    pub uid: u64,
+}
+
+impl Graph {
+    /// Whether the members of a new graph are what ggml's public functions say.
+    ///
+    /// # Safety
+    /// The graph is valid; it is not a scheduler's.
+    pub unsafe fn is_known(graph: *mut sys::ggml_cgraph) -> bool {
+        // SAFETY: as the caller promises; the versions fix the layout.
+        unsafe {
+            let members = &*graph.cast::<Graph>();
+            members.size == sys::ggml_graph_size(graph)
+                && members.n_nodes == sys::ggml_graph_n_nodes(graph)
+                && members.nodes == sys::ggml_graph_nodes(graph)
+                && members.order == 0
+                && members.uid == 0
+        }
+    }
+}
+
 pub(super) type InitBackend = unsafe extern "C" fn(*mut Device, *const c_char) -> *mut Backend;
 pub(super) type SupportsOp = unsafe extern "C" fn(*mut Device, *const Tensor) -> bool;
 pub(super) type SupportsBufferType = unsafe extern "C" fn(*mut Device, *mut BufferType) -> bool;
@@ -178,6 +223,18 @@ unsafe extern "C" {
         context: *mut c_void,
         size: usize,
     ) -> *mut Buffer;
+
+    /// Whether nodes of a graph can be computed as one that writes `outputs`
+    /// only: their operations are `operations`, and nothing else uses what the
+    /// other ones compute, in the whole graph that this one may be a part of.
+    pub(super) fn ggml_can_fuse_subgraph_ext(
+        graph: *const Graph,
+        nodes: *const c_int,
+        count: c_int,
+        operations: *const sys::ggml_op,
+        outputs: *const c_int,
+        output_count: c_int,
+    ) -> bool;
 }
 
 // As many members as the headers have.
@@ -188,6 +245,7 @@ const _: () = {
     assert!(size_of::<Backend>() == (1 + 16 + 2) * POINTER);
     assert!(size_of::<Device>() == (15 + 2) * POINTER);
     assert!(size_of::<Registry>() == (1 + 4 + 1) * POINTER);
+    assert!(size_of::<Graph>() == (2 + 5 + 3 + 2) * POINTER);
     assert!(size_of::<CustomParams>() == 3 * POINTER);
     assert!(size_of::<CustomParams>() <= size_of::<[i32; 16]>());
 };

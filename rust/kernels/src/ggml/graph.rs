@@ -1,6 +1,6 @@
-//! Computes a graph: nodes with packed weights are made custom operations of
-//! ours for the time of the call, so that they run in ggml's own threads, in
-//! their places among ggml's nodes.
+//! Computes a graph: nodes with packed weights, and attention beside them, are
+//! custom operations of ours in a graph that is otherwise the same, so that
+//! they run in ggml's own threads, in their places among ggml's nodes.
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use llama_cpp_sys_2 as sys;
 
 use super::attention::AttentionNode;
-use super::bindings::{ALL_THREADS, Backend, CustomParams, Tensor};
+use super::bindings::{ALL_THREADS, Backend, CustomParams, Graph, Tensor};
 use super::buffer::{packed_buffer, unpacked};
+use super::fuse::{Nodes, fuse};
 use super::hooks::tier;
 use super::product::{Product, reads_packed};
-use super::tensor::{is_empty, overlap, source};
+use super::tensor::{overlap, source};
 use super::workspace::Workspace;
 
 type ComputeGraph = unsafe extern "C" fn(*mut Backend, *mut sys::ggml_cgraph) -> sys::ggml_status;
@@ -22,14 +23,18 @@ type ComputeGraph = unsafe extern "C" fn(*mut Backend, *mut sys::ggml_cgraph) ->
 struct Wrapped {
     compute: ComputeGraph,
     free: unsafe extern "C" fn(*mut Backend),
-    workspace: Mutex<Workspace>,
+    state: Mutex<State>,
+}
+
+struct State {
+    workspace: Workspace,
+    /// The graph that was computed last: the next one is often the same.
+    last: Option<Rewritten>,
 }
 
 impl Wrapped {
-    fn workspace(&self) -> MutexGuard<'_, Workspace> {
-        self.workspace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,7 +59,10 @@ pub(super) unsafe fn wrap(backend: *mut Backend) {
     let wrapped = Wrapped {
         compute,
         free,
-        workspace: Mutex::new(Workspace::new()),
+        state: Mutex::new(State {
+            workspace: Workspace::new(),
+            last: None,
+        }),
     };
     backends().insert(backend.addr(), Arc::new(wrapped));
     interface.graph_compute = Some(graph_compute);
@@ -68,9 +76,14 @@ pub(super) unsafe fn wrap(backend: *mut Backend) {
 pub(super) fn set_threads(backend: *mut Backend, threads: c_int) {
     let wrapped = backends().get(&backend.addr()).cloned();
     if let Some(wrapped) = wrapped {
-        wrapped
-            .workspace()
-            .set_threads(usize::try_from(threads).unwrap_or(1).max(1));
+        let mut state = wrapped.state();
+        let threads = usize::try_from(threads).unwrap_or(1).max(1);
+        // llama.cpp says it before each graph.
+        if threads != state.workspace.threads() {
+            state.workspace.set_threads(threads);
+            // It has room for that many.
+            state.last = None;
+        }
     }
 }
 
@@ -87,70 +100,87 @@ unsafe extern "C" fn graph_compute(
 ) -> sys::ggml_status {
     let wrapped = backends().get(&backend.addr()).cloned();
     let wrapped = wrapped.expect("only wrapped backends have this function");
-    let mut workspace = wrapped.workspace();
+    let State { workspace, last } = &mut *wrapped.state();
+    let graph = graph.cast::<Graph>();
     // SAFETY: the graph is valid and nobody else computes it meanwhile.
-    let Some(rewrite) = (unsafe { Rewrite::new(graph, &mut workspace) }) else {
-        return sys::GGML_STATUS_ALLOC_FAILED;
-    };
-    // SAFETY: passed on; `rewrite` outlives the call.
-    let status = unsafe { (wrapped.compute)(backend, graph) };
-    drop(rewrite);
-    status
+    unsafe {
+        if last.as_ref().is_none_or(|last| !last.is_of(graph)) {
+            // What the old one knows may be freed.
+            *last = None;
+            *last = Rewritten::new(graph, workspace);
+        }
+        match last {
+            Some(rewritten) => rewritten.compute(workspace, |graph| {
+                // Passed on.
+                (wrapped.compute)(backend, graph)
+            }),
+            None => sys::GGML_STATUS_ALLOC_FAILED,
+        }
+    }
 }
 
-/// A node that we compute, and what it was.
-struct Node {
-    tensor: *mut Tensor,
-    operation: sys::ggml_op,
-    parameters: [i32; 16],
-    work: Work,
+/// A node that we compute.
+pub(super) struct Node {
+    /// Of the node in the graph.
+    pub index: c_int,
+    /// The node in ggml's graph.
+    pub tensor: *mut Tensor,
+    pub work: Work,
+    /// The node in ours.
+    custom: Tensor,
     workspace: *const Workspace,
 }
 
-enum Work {
+pub(super) enum Work {
     Product(Product),
     Attention(AttentionNode),
 }
 
-/// A graph with our nodes in it, until it is dropped.
-struct Rewrite {
+/// A graph with our nodes in it.
+struct Rewritten {
+    /// Of ggml's graph: another one for each that may be different, or 0.
+    uid: u64,
+    /// With `order` as its nodes.
+    graph: Graph,
+    order: Vec<*mut Tensor>,
     nodes: Box<[Node]>,
-    unpacked: Vec<Unpacked>,
+    /// Nodes of ggml's that read packed weights.
+    readers: Vec<*mut Tensor>,
 }
 
-/// A weight that a node of ggml's reads, in ggml's layout.
-struct Unpacked {
-    tensor: *mut Tensor,
-    data: *mut c_void,
-    _memory: Vec<u8>,
-}
+// SAFETY: addresses, which are used under the lock of a backend by who computes
+// a graph that they are valid for.
+unsafe impl Send for Rewritten {}
 
-impl Rewrite {
+impl Rewritten {
+    /// Whether this was made of this very graph.
+    ///
+    /// # Safety
+    /// The graph is valid.
+    unsafe fn is_of(&self, graph: *const Graph) -> bool {
+        // SAFETY: as the caller promises.
+        self.uid != 0 && self.uid == unsafe { (*graph).uid }
+    }
+
     /// `None` if there is not enough memory.
     ///
     /// # Safety
-    /// `graph` is valid, and nobody else uses its nodes until this is dropped.
-    unsafe fn new(graph: *mut sys::ggml_cgraph, workspace: &mut Workspace) -> Option<Rewrite> {
+    /// `graph` is valid, and nobody changes its nodes meanwhile.
+    unsafe fn new(graph: *mut Graph, workspace: &mut Workspace) -> Option<Rewritten> {
         let mut nodes = Vec::new();
-        let mut others = Vec::new();
+        let mut readers = Vec::new();
         // The rows that are in the workspace in 8 bits.
         let mut quantized: Option<&Tensor> = None;
-        // SAFETY: indices are below the number of nodes.
-        let all = (0..unsafe { sys::ggml_graph_n_nodes(graph) })
-            .map(|index| unsafe { sys::ggml_graph_node(graph, index) });
-        for tensor in all {
+        // SAFETY: as the caller promises.
+        let all = unsafe { Nodes::new(graph) };
+        for (index, tensor) in all.computed() {
             // SAFETY: nodes of a graph are valid, and nobody changes them.
             let node = unsafe { &*tensor };
-            // ggml computes neither: what they would quantize is not there.
-            if is_empty(node) || node.flags & sys::GGML_TENSOR_FLAG_COMPUTE as i32 == 0 {
-                continue;
-            }
             let work = if let Some(mut product) = Product::new(tier(), node) {
                 // Several products of the same rows follow each other, e.g.
                 // those of queries, keys and values.
                 let inputs = source(node, 1)?;
                 product.quantizes = !quantized.is_some_and(|rows| std::ptr::eq(rows, inputs));
-                product.reserve(workspace)?;
                 quantized = Some(inputs);
                 Some(Work::Product(product))
             } else if let Some(attention) = AttentionNode::new(tier(), node) {
@@ -159,7 +189,7 @@ impl Rewrite {
                 Some(Work::Attention(attention))
             } else {
                 if reads_packed(node) {
-                    others.push(tensor);
+                    readers.push(tensor);
                 }
                 None
             };
@@ -167,10 +197,10 @@ impl Rewrite {
                 quantized = None;
             }
             nodes.extend(work.map(|work| Node {
+                index,
                 tensor,
-                operation: node.op,
-                parameters: node.op_params,
                 work,
+                custom: *node,
                 workspace: std::ptr::null(),
             }));
         }
@@ -182,55 +212,107 @@ impl Rewrite {
         {
             nodes.clear();
         }
-        workspace.barrier.reset();
-
+        let joined = fuse(all, &mut nodes);
         let mut nodes = nodes.into_boxed_slice();
         for node in &mut nodes {
-            node.workspace = workspace;
+            if let Work::Product(product) = &mut node.work {
+                product.reserve(workspace)?;
+            }
+            // SAFETY: `fuse` may have made it the work of another node.
+            node.custom = unsafe { *node.tensor };
+            node.custom.op = sys::GGML_OP_CUSTOM;
         }
-        let mut rewrite = Rewrite {
+        let mut ours = nodes.iter_mut().peekable();
+        let order = all.computed().filter_map(|(index, tensor)| {
+            let own = ours.next_if(|node| node.index == index);
+            let own = own.map(|node| &raw mut node.custom);
+            own.or((!joined.contains(&index)).then_some(tensor))
+        });
+        let order = order.collect();
+        Some(Rewritten {
+            // SAFETY: as the caller promises.
+            uid: unsafe { (*graph).uid },
+            graph: unsafe { *graph },
+            order,
             nodes,
-            unpacked: Vec::new(),
-        };
-        for node in &rewrite.nodes {
-            // SAFETY: nodes have 64 bytes of parameters, and `data` is valid
-            // as long as the node is a custom operation.
+            readers,
+        })
+    }
+
+    /// Has ggml compute the graph.
+    ///
+    /// # Safety
+    /// All nodes have their memory; `compute` is ggml's own.
+    unsafe fn compute(
+        &mut self,
+        workspace: &mut Workspace,
+        compute: impl Fn(*mut sys::ggml_cgraph) -> sys::ggml_status,
+    ) -> sys::ggml_status {
+        workspace.barrier.reset();
+        for node in &mut self.nodes {
+            if let Work::Product(product) = &mut node.work {
+                product.begin();
+            }
+            node.workspace = workspace;
+            let data = std::ptr::from_mut(node);
+            // SAFETY: nodes have 64 bytes of parameters; `data` is valid as
+            // long as its node is.
             unsafe {
-                (*node.tensor).op = sys::GGML_OP_CUSTOM;
-                let parameters = &raw mut (*node.tensor).op_params;
-                parameters
-                    .cast::<CustomParams>()
-                    .write_unaligned(CustomParams {
-                        function: compute_node,
-                        tasks: ALL_THREADS,
-                        data: std::ptr::from_ref(node).cast_mut().cast(),
-                    });
+                let parameters = (&raw mut (*data).custom.op_params).cast::<CustomParams>();
+                parameters.write_unaligned(CustomParams {
+                    function: compute_node,
+                    tasks: ALL_THREADS,
+                    data: data.cast(),
+                });
             }
         }
-        for node in others {
-            // SAFETY: a node with valid sources; ours have taken the addresses
-            // of their packed weights already.
-            unsafe { rewrite.unpack_sources(&*node) };
+        // SAFETY: nodes of ggml's; ours know their packed weights already.
+        let _lent = unsafe { Lent::new(&self.readers) };
+        self.graph.nodes = self.order.as_mut_ptr();
+        self.graph.n_nodes = self.order.len() as c_int;
+        compute((&raw mut self.graph).cast())
+    }
+}
+
+/// Weights that nodes of ggml's read, in ggml's layout until this is dropped.
+struct Lent(Vec<Unpacked>);
+
+/// A weight that a node of ggml's reads, in ggml's layout.
+struct Unpacked {
+    tensor: *mut Tensor,
+    data: *mut c_void,
+    _memory: Vec<u8>,
+}
+
+impl Lent {
+    /// # Safety
+    /// Valid nodes of a graph; nobody else uses their sources until this is
+    /// dropped.
+    unsafe fn new(readers: &[*mut Tensor]) -> Lent {
+        let mut lent = Lent(Vec::new());
+        for node in readers {
+            // SAFETY: as the caller promises.
+            unsafe { lent.unpack_sources(&**node) };
         }
-        Some(rewrite)
+        lent
     }
 
     /// Lends ggml the weights of a node as it knows them.
     ///
     /// # Safety
-    /// As for [`new`](Self::new); `node` is one of the graph's.
+    /// As for [`new`](Self::new); `node` is one of them.
     unsafe fn unpack_sources(&mut self, node: &Tensor) {
         for source in node.src {
             // SAFETY: sources are null or valid.
             unsafe {
                 let packed = source.as_ref().and_then(packed_buffer).is_some();
-                if !packed || self.unpacked.iter().any(|other| other.tensor == source) {
+                if !packed || self.0.iter().any(|other| other.tensor == source) {
                     continue;
                 }
                 let view = (*source).view_src;
                 let root = if view.is_null() { source } else { view };
                 // An earlier node may have lent the root already.
-                let lent = self.unpacked.iter().find(|other| other.tensor == root);
+                let lent = self.0.iter().find(|other| other.tensor == root);
                 let mut memory = match lent {
                     Some(lent) => lent._memory.clone(),
                     None => unpacked(&*root),
@@ -239,7 +321,7 @@ impl Rewrite {
                     &mut (*source).data,
                     memory.as_mut_ptr().add((*source).view_offs).cast(),
                 );
-                self.unpacked.push(Unpacked {
+                self.0.push(Unpacked {
                     tensor: source,
                     data,
                     _memory: memory,
@@ -249,17 +331,10 @@ impl Rewrite {
     }
 }
 
-impl Drop for Rewrite {
+impl Drop for Lent {
     fn drop(&mut self) {
-        for node in &self.nodes {
-            // SAFETY: the nodes of `new`, which live as long as the graph.
-            unsafe {
-                (*node.tensor).op = node.operation;
-                (*node.tensor).op_params = node.parameters;
-            }
-        }
-        for lent in &self.unpacked {
-            // SAFETY: as above.
+        for lent in &self.0 {
+            // SAFETY: a source of the nodes of `new`, which still live.
             unsafe { (*lent.tensor).data = lent.data };
         }
     }
@@ -271,7 +346,7 @@ unsafe extern "C" fn compute_node(
     threads: c_int,
     data: *mut c_void,
 ) {
-    // SAFETY: `data` is what `Rewrite` wrote; ggml's threads go through the
+    // SAFETY: `data` is what `Rewritten` wrote; ggml's threads go through the
     // nodes in order, with barriers in between.
     unsafe {
         let node = &*data.cast::<Node>();

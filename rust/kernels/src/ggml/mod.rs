@@ -21,6 +21,8 @@ mod attention;
 mod barrier;
 mod bindings;
 mod buffer;
+mod experts;
+mod fuse;
 mod graph;
 mod hooks;
 mod memory;

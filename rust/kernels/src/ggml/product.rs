@@ -8,12 +8,15 @@ use llama_cpp_sys_2 as sys;
 
 use super::bindings::Tensor;
 use super::buffer::packed_buffer;
+use super::experts::Experts;
 use super::memory::Memory;
-use super::tensor::{is_empty, is_plain, source};
+use super::tensor::{Floats, is_empty, source};
 use super::weights::Packing;
 use super::workspace::{Selection, Workspace};
 use crate::dispatch::Tier;
-use crate::matmul::{Activations, GROUP, Output, Rows, Selected};
+use crate::gate::Activation;
+use crate::matmul::{Activations, GROUP, Gate, Output};
+use crate::norm::RmsNorm;
 
 /// Up to this many activation rows each thread quantizes all of them for
 /// itself: that takes less time than waiting for the others.
@@ -26,61 +29,59 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks for each thread, so that a thread that is held up has less to do.
 const CHUNKS_PER_THREAD: usize = 4;
 
-/// A node of a graph that we compute.
+/// A node of a graph that we compute, with what `fuse.rs` has joined to it.
 pub(super) struct Product {
     tier: Tier,
-    packing: Packing,
-    /// All packed matrices.
-    weights: *const u8,
-    inputs: Inputs,
+    pub matrix: Matrix,
+    /// The rows to multiply, or what they are the norm of.
+    pub inputs: Floats,
+    pub norm: Option<Norm>,
+    /// What the results are multiplied by.
+    pub gate: Option<(Activation, Matrix)>,
+    /// What is added to them.
+    pub addend: Option<Floats>,
     /// The results: one row for each row of inputs, or for each selected one.
-    output: *mut f32,
-    output_rows: usize,
-    output_stride: usize,
+    pub output: Floats,
     experts: Option<Experts>,
     /// Whether the inputs are not in the workspace yet.
     pub quantizes: bool,
     /// How many chunks of each thread's share are taken.
-    taken: Box<[AtomicUsize]>,
+    taken: Box<[Taken]>,
 }
 
-/// Rows of f32.
+/// Packed weights.
 #[derive(Clone, Copy)]
-struct Inputs {
-    data: *const f32,
-    rows: usize,
-    cols: usize,
-    stride: usize,
+pub(super) struct Matrix {
+    packing: Packing,
+    data: *const u8,
 }
 
-/// Which experts multiply which rows.
-struct Experts {
-    ids: *const i32,
-    tokens: usize,
-    /// Experts of a token.
-    used: usize,
-    /// Ints from one token to the next.
-    stride: usize,
-    /// Rows of inputs of a token: as many as experts, or one for all.
-    inputs: usize,
+impl Matrix {
+    /// All packed bytes.
+    ///
+    /// # Safety
+    /// The weights are loaded.
+    unsafe fn bytes<'a>(&self) -> &'a [u8] {
+        // SAFETY: the packed tensor, which nobody writes after loading.
+        unsafe { from_raw_parts(self.data, self.packing.bytes()) }
+    }
 }
+
+/// Inputs are the norm of rows: with weights, as many as a row has values.
+#[derive(Clone, Copy)]
+pub(super) struct Norm {
+    pub weight: *const f32,
+    pub epsilon: f32,
+}
+
+/// A counter in cache lines of its own: two, as they are fetched in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct Taken(AtomicUsize);
 
 /// Whether we compute this operation. Its weights may have no memory yet.
 pub(super) fn takes(tier: Tier, op: &Tensor) -> bool {
     is_empty(op) || Product::new(tier, op).is_some()
-}
-
-/// Bytes as a number of f32 or i32.
-fn words(bytes: usize) -> Option<usize> {
-    bytes.is_multiple_of(4).then_some(bytes / 4)
-}
-
-/// Rows in one stride: the number of rows of a tensor, and from one to the next.
-fn rows(tensor: &Tensor) -> Option<(usize, usize)> {
-    let [_, n1, n2, n3] = tensor.ne.map(|n| n as usize);
-    let [nb0, nb1, nb2, nb3] = tensor.nb;
-    let even = (n2 == 1 || nb2 == n1 * nb1) && (n3 == 1 || nb3 == n2 * nb2);
-    (tensor.type_ == sys::GGML_TYPE_F32 && nb0 == 4 && even).then_some((n1 * n2 * n3, words(nb1)?))
 }
 
 impl Product {
@@ -91,45 +92,50 @@ impl Product {
             sys::GGML_OP_MUL_MAT_ID => Some(Experts::new(op)?),
             _ => return None,
         };
-        let (weights, input) = (source(op, 0)?, source(op, 1)?);
+        let weights = source(op, 0)?;
         packed_buffer(weights)?;
         let packing = Packing::of(tier, weights)?;
-        let (input_rows, input_stride) = rows(input)?;
-        let (output_rows, output_stride) = rows(op)?;
-        let fits = is_plain(input)
-            && is_plain(op)
-            && (experts.is_some() || packing.matrices == 1)
-            && input.ne[0] as usize == packing.layout.cols()
-            && op.ne[0] as usize == packing.layout.rows();
+        let (inputs, output) = (Floats::of(source(op, 1)?)?, Floats::of(op)?);
+        let fits = (experts.is_some() || packing.matrices == 1)
+            && inputs.cols == packing.layout.cols()
+            && output.cols == packing.layout.rows();
         fits.then_some(Product {
             tier,
-            packing,
-            weights: weights.data.cast(),
-            inputs: Inputs {
-                data: input.data.cast(),
-                rows: input_rows,
-                cols: packing.layout.cols(),
-                stride: input_stride,
+            matrix: Matrix {
+                packing,
+                data: weights.data.cast(),
             },
-            output: op.data.cast(),
-            output_rows,
-            output_stride,
+            inputs,
+            norm: None,
+            gate: None,
+            addend: None,
+            output,
             experts,
             quantizes: true,
             taken: Box::default(),
         })
     }
 
+    /// Whether results can be multiplied by, or added to, others.
+    pub fn is_plain(&self) -> bool {
+        self.experts.is_none() && self.gate.is_none() && self.addend.is_none()
+    }
+
     /// Makes room; `None` if there is no memory.
     pub fn reserve(&mut self, workspace: &mut Workspace) -> Option<()> {
-        self.taken = (0..workspace.threads())
-            .map(|_| AtomicUsize::default())
-            .collect();
-        let Inputs { rows, cols, .. } = self.inputs;
+        self.taken = (0..workspace.threads()).map(|_| Taken::default()).collect();
+        let Floats { rows, cols, .. } = self.inputs;
         if rows <= FEW_ROWS {
             return Some(());
         }
         workspace.reserve_shared(Activations::bytes(rows, cols))
+    }
+
+    /// Makes ready for a computation.
+    pub fn begin(&mut self) {
+        for taken in &mut self.taken {
+            *taken.0.get_mut() = 0;
+        }
     }
 
     /// Computes the share of thread `thread` of `threads`.
@@ -144,35 +150,40 @@ impl Product {
         }
         // SAFETY: each thread has a place of its own.
         let own = unsafe { workspace.own(thread) };
+        let (rows, normed) = (&mut own.rows, &mut own.normed);
         // SAFETY: as the caller promises.
-        let inputs = unsafe { self.quantized(workspace, &mut own.rows, thread, threads) };
-        // SAFETY: the memory of the node; chunks are disjoint.
+        let inputs = unsafe { self.quantized(workspace, rows, normed, thread, threads) };
+        // SAFETY: the memory of the node; chunks are disjoint. Addends are
+        // where results go, or elsewhere, as `fuse.rs` has looked.
         let output = unsafe {
-            let cols = self.packing.layout.rows();
-            Output::new(self.output, self.output_rows, cols, self.output_stride)
+            let Floats { data, stride, .. } = self.output;
+            let output = Output::new(data, self.output.rows, self.output.cols, stride);
+            match self.addend {
+                None => output,
+                Some(addend) => output.adding_to(addend.data, addend.stride),
+            }
         };
-        // SAFETY: the packed tensor, which nobody writes after loading.
-        let weights = unsafe { from_raw_parts(self.weights, self.packing.bytes()) };
+        let Packing { layout, matrices } = &self.matrix.packing;
+        // SAFETY: graphs are computed after loading.
+        let weights = unsafe { self.matrix.bytes() };
+        let gate = self.gate.as_ref().map(|(activation, matrix)| Gate {
+            activation: *activation,
+            layout: &matrix.packing.layout,
+            // SAFETY: as above.
+            packed: unsafe { matrix.bytes() },
+        });
         match &self.experts {
             None => self.chunks(1, thread, threads, |_, range| {
-                self.packing
-                    .layout
-                    .multiply(weights, &inputs, range, &output);
+                layout.multiply_gated(weights, gate.as_ref(), &inputs, range, &output);
             }),
             Some(experts) => {
                 // SAFETY: the ids have their memory, as the caller promises.
-                unsafe { experts.select(self.packing.matrices, &mut own.selection) };
-                let matrices: Vec<&[u8]> = weights.chunks(self.packing.layout.bytes()).collect();
+                unsafe { experts.select(*matrices, &mut own.selection) };
+                let matrices: Vec<&[u8]> = weights.chunks(layout.bytes()).collect();
                 self.chunks(matrices.len(), thread, threads, |expert, range| {
                     let Selection { rows, starts } = &own.selection;
                     let selected = &rows[starts[expert]..starts[expert + 1]];
-                    self.packing.layout.multiply_selected(
-                        matrices[expert],
-                        &inputs,
-                        selected,
-                        range,
-                        &output,
-                    );
+                    layout.multiply_selected(matrices[expert], &inputs, selected, range, &output);
                 });
             }
         }
@@ -186,15 +197,11 @@ impl Product {
         &self,
         workspace: &'a Workspace,
         own: &'a mut Memory,
+        normed: &mut Vec<f32>,
         thread: usize,
         threads: usize,
     ) -> Activations<'a> {
-        let Inputs {
-            data,
-            rows,
-            cols,
-            stride,
-        } = self.inputs;
+        let Floats { rows, cols, .. } = self.inputs;
         let few = rows <= FEW_ROWS;
         if few {
             let room = own.reserve(Activations::bytes(FEW_ROWS, cols));
@@ -209,25 +216,37 @@ impl Product {
         // the memory, else each thread writes rows of its own and waits before
         // it reads others.
         let activations = unsafe { Activations::new(memory, rows, cols) };
-        if self.quantizes {
+        if !self.quantizes {
+            return activations;
+        }
+        let own_rows = if few {
+            0..rows
+        } else {
+            share(rows, thread, threads)
+        };
+        for row in own_rows {
             // SAFETY: the memory of the inputs, which an earlier node wrote.
-            let values = unsafe { from_raw_parts(data, (rows - 1) * stride + cols) };
-            let share = if few {
-                0..rows
-            } else {
-                share(rows, thread, threads)
+            let values = unsafe {
+                let data = self.inputs.data.add(row * self.inputs.stride);
+                from_raw_parts(data, cols)
             };
-            activations.quantize(
-                self.tier,
-                Rows {
-                    data: values,
-                    stride,
-                },
-                share,
-            );
-            if !few && threads > 1 {
-                workspace.barrier.wait(threads);
-            }
+            let values = match &self.norm {
+                None => values,
+                Some(norm) => {
+                    normed.resize(cols, 0.0);
+                    // SAFETY: as above; a model's weights stay as they are.
+                    let weight = unsafe { from_raw_parts(norm.weight, cols) };
+                    let epsilon = norm.epsilon;
+                    RmsNorm { weight, epsilon }.apply(self.tier, values, normed);
+                    &*normed
+                }
+            };
+            activations.quantize_row(self.tier, row, values);
+        }
+        // Results may go where the inputs of others are, which ggml thinks
+        // nobody reads any more.
+        if threads > 1 && (!few || self.output.overlap(&self.inputs)) {
+            workspace.barrier.wait(threads);
         }
         activations
     }
@@ -242,7 +261,7 @@ impl Product {
         threads: usize,
         multiply: impl Fn(usize, Range<usize>),
     ) {
-        let layout = &self.packing.layout;
+        let layout = &self.matrix.packing.layout;
         let groups = layout.groups();
         let cached = CHUNK_BYTES / layout.group_bytes();
         let even = groups * matrices / (threads * CHUNKS_PER_THREAD);
@@ -251,7 +270,7 @@ impl Product {
         for other in (thread..threads).chain(0..thread) {
             let share = share(chunks * matrices, other, threads);
             loop {
-                let index = share.start + self.taken[other].fetch_add(1, Ordering::Relaxed);
+                let index = share.start + self.taken[other].0.fetch_add(1, Ordering::Relaxed);
                 if index >= share.end {
                     break;
                 }
@@ -266,71 +285,6 @@ impl Product {
 /// The part of `count` things for thread `thread` of `threads`.
 fn share(count: usize, thread: usize, threads: usize) -> Range<usize> {
     count * thread / threads..count * (thread + 1) / threads
-}
-
-impl Experts {
-    /// `None`: ggml computes this node.
-    fn new(op: &Tensor) -> Option<Experts> {
-        let (input, ids) = (source(op, 1)?, source(op, 2)?);
-        let [used, tokens, 1, 1] = ids.ne.map(|n| n as usize) else {
-            return None;
-        };
-        let [_, inputs, input_tokens, 1] = input.ne.map(|n| n as usize) else {
-            return None;
-        };
-        let fits = ids.type_ == sys::GGML_TYPE_I32
-            && ids.nb[0] == 4
-            && is_plain(ids)
-            && input_tokens == tokens
-            && (inputs == 1 || inputs == used);
-        fits.then_some(Experts {
-            ids: ids.data.cast(),
-            tokens,
-            used,
-            stride: words(ids.nb[1])?,
-            inputs,
-        })
-    }
-
-    /// Sorts the rows by expert.
-    ///
-    /// # Safety
-    /// The ids have their memory.
-    unsafe fn select(&self, experts: usize, selection: &mut Selection) {
-        let id = |token: usize, index: usize| {
-            // SAFETY: within the tensor.
-            let id = unsafe { self.ids.add(token * self.stride + index).read() };
-            let id = usize::try_from(id).unwrap_or(usize::MAX);
-            assert!(id < experts, "no such expert");
-            id
-        };
-        let all = || (0..self.tokens).flat_map(|token| (0..self.used).map(move |i| (token, i)));
-        selection.starts.clear();
-        selection.starts.resize(experts + 1, 0);
-        for (token, index) in all() {
-            selection.starts[id(token, index) + 1] += 1;
-        }
-        for expert in 0..experts {
-            selection.starts[expert + 1] += selection.starts[expert];
-        }
-        let mut next = selection.starts.clone();
-        selection.rows.clear();
-        selection.rows.resize(
-            self.tokens * self.used,
-            Selected {
-                input: 0,
-                output: 0,
-            },
-        );
-        for (token, index) in all() {
-            let place = &mut next[id(token, index)];
-            selection.rows[*place] = Selected {
-                input: (token * self.inputs + index % self.inputs) as u32,
-                output: (token * self.used + index) as u32,
-            };
-            *place += 1;
-        }
-    }
 }
 
 /// Whether a source of `op` is in one of our buffers.

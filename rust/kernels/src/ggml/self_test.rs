@@ -1,12 +1,13 @@
-//! A few products and attention nodes of our kernels beside those of
+//! A few products, layers and attention nodes of our kernels beside those of
 //! llama.cpp, before any model depends on ours.
 
 mod attention;
+mod layers;
 mod products;
 
 use llama_cpp_sys_2 as sys;
 
-use super::bindings::Device;
+use super::bindings::{Device, Graph};
 use super::buffer::buffer_type;
 use super::hooks;
 
@@ -14,6 +15,7 @@ use super::hooks;
 pub(super) fn run(device: *mut Device) -> Result<(), String> {
     let bench = Bench::new(device)?;
     products::run(&bench)?;
+    layers::run(&bench)?;
     attention::run(&bench)
 }
 
@@ -43,7 +45,7 @@ impl Bench {
     fn tensors(&self) -> Result<Owned<sys::ggml_context>, String> {
         let params = sys::ggml_init_params {
             // SAFETY: both only compute sizes.
-            mem_size: unsafe { 16 * sys::ggml_tensor_overhead() + 2 * sys::ggml_graph_overhead() },
+            mem_size: unsafe { 32 * sys::ggml_tensor_overhead() + 2 * sys::ggml_graph_overhead() },
             mem_buffer: std::ptr::null_mut(),
             no_alloc: true,
         };
@@ -80,9 +82,12 @@ impl Bench {
     ) -> Result<(), String> {
         // SAFETY: as the caller promises.
         let status = unsafe {
-            let graph = sys::ggml_new_graph_custom(tensors.0, 8, false);
+            let graph = sys::ggml_new_graph_custom(tensors.0, 32, false);
             for node in nodes {
                 sys::ggml_build_forward_expand(graph, *node);
+            }
+            if !Graph::is_known(graph) {
+                return Err("ggml's graphs are not those known".into());
             }
             sys::ggml_backend_graph_compute(self.backend.0, graph)
         };

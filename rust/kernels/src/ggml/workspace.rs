@@ -29,6 +29,8 @@ unsafe impl Sync for Workspace {}
 pub(super) struct Own {
     /// Quantized rows, if there are few.
     pub rows: Memory,
+    /// The norm of a row.
+    pub normed: Vec<f32>,
     pub selection: Selection,
 }
 

@@ -16,16 +16,18 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod format;
+mod output;
 mod pack;
 mod portable;
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
 pub use crate::quantize::{Activations, Rows};
 pub use format::{BLOCK, GROUP, WeightType};
+pub use output::Output;
 
 use crate::dispatch::Tier;
+use crate::gate::Activation;
 use crate::quantize::ActivationBlock;
 pub(crate) use format::Spec;
 
@@ -42,44 +44,16 @@ pub struct Layout {
     cols: usize,
 }
 
-/// The f32 results, to be written by several threads at once.
+/// What products are multiplied by: those of the same rows with a matrix of
+/// the same size, through an activation.
 #[derive(Clone, Copy)]
-pub struct Output<'a> {
-    data: *mut f32,
-    rows: usize,
-    cols: usize,
-    stride: usize,
-    memory: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: `Output::new` asks for disjoint writes.
-unsafe impl Send for Output<'_> {}
-// SAFETY: as above.
-unsafe impl Sync for Output<'_> {}
-
-impl<'a> Output<'a> {
-    /// `rows` rows of `cols` results, row i at `data + i * stride`.
-    ///
-    /// # Safety
-    /// The rows are valid for writes for `'a`, and nobody reads or writes an
-    /// element while a call of [`Layout::multiply`] writes it: calls that run
-    /// at the same time have disjoint `outputs` or disjoint rows.
-    pub unsafe fn new(data: *mut f32, rows: usize, cols: usize, stride: usize) -> Self {
-        Output {
-            data,
-            rows,
-            cols,
-            stride,
-            memory: PhantomData,
-        }
-    }
-
-    /// All of a matrix that nobody else uses.
-    pub fn from_slice(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
-        assert!(rows.checked_mul(cols).is_some_and(|n| n <= data.len()));
-        // SAFETY: the borrow is exclusive and long enough.
-        unsafe { Self::new(data.as_mut_ptr(), rows, cols, cols) }
-    }
+pub struct Gate<'a> {
+    /// What becomes of the gates.
+    pub activation: Activation,
+    /// How the matrix is packed.
+    pub layout: &'a Layout,
+    /// The matrix.
+    pub packed: &'a [u8],
 }
 
 /// Which activation row makes which row of the output
@@ -90,6 +64,17 @@ pub struct Selected {
     pub input: u32,
     /// Row of the output.
     pub output: u32,
+}
+
+impl Gate<'_> {
+    /// Whether the matrix is as large as the one it is the gate of.
+    fn fits(&self, layout: &Layout) -> bool {
+        let Layout {
+            tier, rows, cols, ..
+        } = *self.layout;
+        (tier, rows, cols) == (layout.tier, layout.rows, layout.cols)
+            && self.packed.len() >= self.layout.bytes()
+    }
 }
 
 impl Layout {
@@ -186,9 +171,25 @@ impl Layout {
     /// the j of `outputs`, whose start is a multiple of [`GROUP`] and whose end
     /// is one or is [`rows`](Self::rows).
     pub fn multiply(&self, packed: &[u8], x: &Activations, outputs: Range<usize>, out: &Output) {
+        self.multiply_gated(packed, None, x, outputs, out);
+    }
+
+    /// As [`multiply`](Self::multiply), where results are multiplied by those
+    /// of the gate, if there is one, before anything is added.
+    pub fn multiply_gated(
+        &self,
+        packed: &[u8],
+        gate: Option<&Gate>,
+        x: &Activations,
+        outputs: Range<usize>,
+        out: &Output,
+    ) {
         assert!(x.rows() <= out.rows);
         let rows = (0..x.rows()).map(|row| (row, row));
-        self.multiply_rows(packed, x, rows, outputs, out);
+        match x.rows() {
+            1 => self.multiply_rows::<1>(packed, gate, x, rows, outputs, out),
+            _ => self.multiply_rows::<TILE>(packed, gate, x, rows, outputs, out),
+        }
     }
 
     /// As [`multiply`](Self::multiply), for the selected rows only:
@@ -204,12 +205,17 @@ impl Layout {
         let rows = selected
             .iter()
             .map(|s| (s.input as usize, s.output as usize));
-        self.multiply_rows(packed, x, rows, outputs, out);
+        match selected.len() {
+            1 => self.multiply_rows::<1>(packed, None, x, rows, outputs, out),
+            _ => self.multiply_rows::<TILE>(packed, None, x, rows, outputs, out),
+        }
     }
 
-    fn multiply_rows(
+    /// By tiles of up to `HEIGHT` rows.
+    fn multiply_rows<const HEIGHT: usize>(
         &self,
         packed: &[u8],
+        gate: Option<&Gate>,
         x: &Activations,
         mut rows: impl ExactSizeIterator<Item = (usize, usize)>,
         outputs: Range<usize>,
@@ -218,6 +224,7 @@ impl Layout {
         assert!(self.tier.is_available());
         assert_eq!(x.cols(), self.cols);
         assert!(packed.len() >= self.bytes());
+        assert!(gate.is_none_or(|gate| gate.fits(self)));
         assert!(outputs.start.is_multiple_of(GROUP));
         assert!(outputs.end.is_multiple_of(GROUP) || outputs.end == self.rows);
         assert!(outputs.end <= self.rows && outputs.end <= out.cols);
@@ -226,53 +233,69 @@ impl Layout {
         // Tiles of nearly the same height.
         let tile_rows = match rows.len() {
             0 => return,
-            n => n.div_ceil(n.div_ceil(TILE)),
+            n => n.div_ceil(n.div_ceil(HEIGHT)),
         };
-        let mut inputs = [std::ptr::null(); TILE];
-        let mut targets = [std::ptr::null_mut(); TILE];
-        let mut sums = [[0.0; GROUP]; TILE];
+        let mut inputs = [std::ptr::null(); HEIGHT];
+        let mut targets = [0; HEIGHT];
+        let mut sums = [[0.0; GROUP]; HEIGHT];
+        let mut gates = [[0.0; GROUP]; HEIGHT];
         loop {
             let mut height = 0;
             for (input, output) in rows.by_ref().take(tile_rows) {
                 assert!(output < out.rows);
                 inputs[height] = x.row(input);
-                // SAFETY: the row is inside of the output.
-                targets[height] = unsafe { out.data.add(output * out.stride) };
+                targets[height] = output;
                 height += 1;
             }
             if height == 0 {
                 return;
             }
+            let (inputs, targets) = (&inputs[..height], &targets[..height]);
+            let (sums, gates) = (&mut sums[..height], &mut gates[..height]);
             for group in groups.clone() {
                 let range = self.group_rows(group);
-                for target in &targets[..height] {
-                    prefetch(target.wrapping_add(range.start));
+                for &target in targets {
+                    prefetch(out.data.wrapping_add(target * out.stride + range.start));
                 }
-                let start = group * self.group_bytes();
-                let mut tile = Tile {
-                    weights: &packed[start..start + self.group_bytes()],
-                    inputs: &inputs[..height],
-                    step: x.step(),
-                    sums: &mut sums[..height],
-                };
-                // SAFETY: the tier is available; the inputs are rows of `x` and
-                // as long as the rows of the weights.
-                unsafe { self.multiply_tile(&mut tile) };
-                for (sums, target) in sums.iter().zip(&targets[..height]) {
-                    // SAFETY: `range` ends within the columns of the output,
-                    // and `Output::new` allows us to write there.
-                    unsafe {
-                        let target = target.add(range.start);
-                        target.copy_from_nonoverlapping(sums.as_ptr(), range.len());
+                // SAFETY: the tiers are available; the inputs are rows of `x`
+                // and as long as the rows of both matrices.
+                unsafe {
+                    self.multiply_tile(packed, group, inputs, x.step(), sums);
+                    if let Some(gate) = gate {
+                        let Gate { layout, packed, .. } = gate;
+                        layout.multiply_tile(packed, group, inputs, x.step(), gates);
+                        gate.activation.gate(self.tier, gates, sums);
                     }
+                }
+                for (sums, &target) in sums.iter_mut().zip(targets) {
+                    // SAFETY: `range` ends within the columns of the output,
+                    // and target is one of its rows.
+                    unsafe { out.write(target, range.clone(), sums) };
                 }
             }
         }
     }
 
+    /// The sums of some rows and a group of the weights.
+    ///
     /// # Safety
-    /// See [`Tile`]; the tier is available.
-    unsafe fn multiply_tile(&self, tile: &mut Tile) {
+    /// The tier is available; `inputs` are the first blocks of rows as long as
+    /// those of the weights, block b at `input + b * step`.
+    unsafe fn multiply_tile(
+        &self,
+        packed: &[u8],
+        group: usize,
+        inputs: &[*const ActivationBlock],
+        step: usize,
+        sums: &mut [[f32; GROUP]],
+    ) {
+        let mut tile = Tile {
+            weights: &packed[group * self.group_bytes()..][..self.group_bytes()],
+            inputs,
+            step,
+            sums,
+        };
+        let tile = &mut tile;
         // SAFETY: as the caller promises.
         unsafe {
             match self.tier {

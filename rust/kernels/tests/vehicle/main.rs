@@ -2,6 +2,8 @@
 #![cfg(feature = "ggml")]
 
 mod adapter;
+mod bench;
+mod joined;
 mod llama;
 mod model;
 mod products;

@@ -8,8 +8,9 @@
 use super::{BLOCK, Cells, Chunk, Heads};
 use crate::attention::Shape;
 use crate::attention::cache::Row;
-use crate::attention::math::{baseline, capped, exp};
-use crate::attention::simd::{Kernel, LANES, Simd};
+use crate::attention::math::{baseline, capped};
+use crate::simd::math::exp;
+use crate::simd::{Kernel, LANES, Simd};
 
 /// How far ahead in the list keys are asked for.
 const AHEAD: usize = 8;

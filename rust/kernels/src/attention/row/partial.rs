@@ -1,9 +1,10 @@
 //! The result of some of the cells that a row sees.
 
 use crate::attention::Shape;
-use crate::attention::math::{exp, final_factors};
+use crate::attention::math::final_factors;
 use crate::attention::node::{Group, Node};
-use crate::attention::simd::{Kernel, LANES, Simd};
+use crate::simd::math::exp;
+use crate::simd::{Kernel, LANES, Simd};
 
 /// Floats of a [`Partial`].
 pub(in crate::attention) fn partial_floats(shape: &Shape) -> usize {

@@ -7,8 +7,9 @@
 
 use super::{COLUMN, Memory, PADDING, Tile};
 use crate::attention::cells::BLOCK;
-use crate::attention::math::{baseline, capped, exp, final_factors};
-use crate::attention::simd::{Kernel, LANES, Simd};
+use crate::attention::math::{baseline, capped, final_factors};
+use crate::simd::math::exp;
+use crate::simd::{Kernel, LANES, Simd};
 
 /// Reads the queries, times the scale.
 ///

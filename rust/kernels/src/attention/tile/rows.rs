@@ -3,7 +3,7 @@
 use crate::attention::CacheType;
 use crate::attention::cache::{F16Row, Q8Row, Row};
 use crate::attention::cells::BLOCK;
-use crate::attention::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Simd};
 
 /// Rows of a cache to be read as floats, `[dim / column][BLOCK][column]`.
 pub(super) struct Rows<'a> {

@@ -7,7 +7,7 @@
 
 use super::{COLUMN, Memory, Tile};
 use crate::attention::cells::BLOCK;
-use crate::attention::simd::{Kernel, LANES, Simd};
+use crate::simd::{Kernel, LANES, Simd};
 
 /// Cells that were taken out: their places in the block and their values.
 pub(super) struct Strays(Vec<(usize, Vec<f32>)>);

@@ -1,4 +1,4 @@
-//! The vector operations that the attention kernels are written in, for each
+//! The vector operations that attention, norms and gates are written in, for each
 //! tier. A vector has 16 lanes on every tier and every operation rounds the
 //! same way, so that all tiers compute the same bits.
 
@@ -6,26 +6,29 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod math;
 mod portable;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx2::Avx2;
+pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub(super) use avx512::Avx512;
-pub(super) use portable::Portable;
+pub(crate) use avx512::Avx512;
+pub(crate) use portable::Portable;
+
+use crate::dispatch::Tier;
 
 /// Lanes of a vector.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// F16 infinity, negative: what hides a cell in a mask.
-pub(super) const HIDDEN: u16 = 0xfc00;
+pub(crate) const HIDDEN: u16 = 0xfc00;
 
 /// Operations on vectors of 16 f32.
 ///
 /// A value of the type is the proof that the CPU has the instructions, so that
 /// the operations are safe. They are fast only within a [`Kernel`], into which
 /// everything is inlined: code outside is not compiled for the instructions.
-pub(super) trait Simd: Copy {
+pub(crate) trait Simd: Copy {
     /// 16 floats.
     type Vector: Copy;
 
@@ -116,7 +119,7 @@ pub(super) trait Simd: Copy {
 }
 
 /// A computation that is compiled for each tier, as a function of its own.
-pub(super) trait Kernel {
+pub(crate) trait Kernel {
     /// What it returns.
     type Output;
 
@@ -125,4 +128,21 @@ pub(super) trait Kernel {
     /// # Safety
     /// What the kernel asks for.
     unsafe fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs a kernel with the instructions of a tier.
+///
+/// # Safety
+/// What the kernel asks for; the tier is available.
+pub(crate) unsafe fn run<K: Kernel>(tier: Tier, kernel: K) -> K::Output {
+    // SAFETY: forwarded; the tier implies the instructions.
+    unsafe {
+        match tier {
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni => Avx512::new().run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Tier::AvxVnni | Tier::Avx2 => Avx2::new().run(kernel),
+            _ => Portable.run(kernel),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::{HIDDEN, Kernel, LANES, Simd};
 
 /// No instructions beyond those of every CPU.
 #[derive(Clone, Copy)]
-pub(in crate::attention) struct Portable;
+pub(crate) struct Portable;
 
 type Vector = [f32; LANES];
 

@@ -6,19 +6,19 @@ use super::{HIDDEN, Kernel, LANES, Simd};
 
 /// AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
-pub(in crate::attention) struct Avx2(());
+pub(crate) struct Avx2(());
 
 impl Avx2 {
     /// # Safety
     /// The CPU has AVX2, FMA and F16C.
-    pub(in crate::attention) unsafe fn new() -> Self {
+    pub(crate) unsafe fn new() -> Self {
         Avx2(())
     }
 }
 
 /// Lanes 0 to 7 and 8 to 15.
 #[derive(Clone, Copy)]
-pub(in crate::attention) struct Vector(__m256, __m256);
+pub(crate) struct Vector(__m256, __m256);
 
 // SAFETY of all blocks below: the value of this type proves that the CPU has
 // the instructions; what is read or written is the caller's to prove.

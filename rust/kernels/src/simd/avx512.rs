@@ -6,12 +6,12 @@ use super::{HIDDEN, Kernel, LANES, Simd};
 
 /// AVX-512 F, BW and VL, with what AVX2 CPUs have.
 #[derive(Clone, Copy)]
-pub(in crate::attention) struct Avx512(());
+pub(crate) struct Avx512(());
 
 impl Avx512 {
     /// # Safety
     /// The CPU has AVX-512 F, BW and VL, AVX2, FMA and F16C.
-    pub(in crate::attention) unsafe fn new() -> Self {
+    pub(crate) unsafe fn new() -> Self {
         Avx512(())
     }
 }
