@@ -70,7 +70,9 @@ int main() {
 """
 
 
-@pytest.mark.parametrize("flags", [["-O0", "-fsanitize=undefined"], ["-O3", "-march=native"]])
+@pytest.mark.parametrize(
+    "flags", [["-O0", "-fsanitize=undefined"], ["-O3"], ["-O3", "-march=native"]]
+)
 def test_as_a_plain_loop(tmp_path: Path, flags: list[str]) -> None:
     compiler = shutil.which("c++")
     if compiler is None:

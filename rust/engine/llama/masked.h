@@ -2,7 +2,7 @@
  *
  * All sequences share one pool of cells, so most cells that attention looks at
  * belong to others and are masked. ggml looks at each of them, for each row and
- * head; these functions pass over them, by 32 and by 4. What is computed stays
+ * head; these functions pass over them, many at a time. What is computed stays
  * the same, to the bit.
  */
 #ifndef LLM_API_MASKED_H
@@ -11,6 +11,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 /* The first cell from `cell` on that is not masked, or `end`. `mask` has a
  * half-precision number for each cell, or is null: nothing is masked. */
@@ -22,15 +25,24 @@ static inline int64_t llm_api_next_seen(const uint16_t * mask, int64_t cell, int
     if (cell < end && mask[cell] != masked) {
         return cell;
     }
+#if defined(__GNUC__) && defined(__AVX512BW__)
     for (; cell + 32 <= end; cell += 32) {
-        uint16_t seen = 0;
-        for (int i = 0; i < 32; ++i) {
-            seen |= mask[cell + i] ^ masked;
-        }
+        const __m512i cells = _mm512_loadu_si512(mask + cell);
+        const uint32_t seen = _mm512_cmpneq_epi16_mask(cells, _mm512_set1_epi16((short) masked));
         if (seen != 0) {
-            break;
+            return cell + __builtin_ctz(seen);
         }
     }
+#elif defined(__GNUC__) && defined(__AVX2__)
+    for (; cell + 16 <= end; cell += 16) {
+        const __m256i cells = _mm256_loadu_si256((const __m256i *) (mask + cell));
+        const __m256i hidden = _mm256_cmpeq_epi16(cells, _mm256_set1_epi16((short) masked));
+        const uint32_t seen = ~_mm256_movemask_epi8(hidden);
+        if (seen != 0) {
+            return cell + __builtin_ctz(seen) / 2;
+        }
+    }
+#endif
 #if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
     for (; cell + 4 <= end; cell += 4) {
         uint64_t four;
