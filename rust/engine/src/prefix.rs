@@ -59,6 +59,8 @@ pub struct Prefixes {
     cells: usize,
     /// Cells that nobody holds.
     free: usize,
+    /// Cells that only kept sequences hold.
+    kept: usize,
     /// By id.
     sequences: Vec<Sequence>,
     shares: Shares,
@@ -75,6 +77,7 @@ impl Prefixes {
             reuse,
             cells,
             free: cells,
+            kept: 0,
             sequences: (0..sequences).map(|_| Sequence::Idle).collect(),
             shares: Shares::new(sequences),
             clock: 0,
@@ -91,24 +94,12 @@ impl Prefixes {
 
     /// Cells that only kept sequences hold.
     pub fn kept(&self) -> usize {
-        let own = |(at, tokens): (usize, &Vec<Token>)| {
-            let others = (0..self.sequences.len()).filter(|&other| match self.sequences[other] {
-                Sequence::Live { .. } => true,
-                Sequence::Kept { .. } => other < at,
-                Sequence::Idle => false,
-            });
-            tokens.len()
-                - others
-                    .map(|other| self.shares.of(at)[other])
-                    .max()
-                    .unwrap_or(0)
-        };
-        self.kept_sequences().map(own).sum()
+        self.kept
     }
 
     /// Cells that live requests hold.
     pub fn live(&self) -> usize {
-        self.cells - self.free - self.kept()
+        self.cells - self.free - self.kept
     }
 
     /// Cells taken from kept sequences since the last call.
@@ -123,14 +114,7 @@ impl Prefixes {
 
     /// Cells that could be had, by a request that starts with `found`.
     pub fn available(&self, found: Option<Match>) -> usize {
-        let pinned = found.map_or(0, |found| {
-            let at = found.sequence as usize;
-            match self.sequences[at] {
-                Sequence::Kept { .. } => found.len.saturating_sub(self.shared_with_live(at)),
-                _ => 0,
-            }
-        });
-        self.free + self.kept() - pinned
+        self.free + self.kept - found.map_or(0, |found| self.revived(found))
     }
 
     /// Sets `cells` aside for a request, of which `found` are there already.
@@ -194,6 +178,7 @@ impl Prefixes {
             tokens: tokens.to_vec(),
             used: self.now(),
         };
+        self.kept += tokens.len() - self.shared_with_live(at);
         if self.reuse == Reuse::Any {
             self.merge(at);
         }
@@ -203,6 +188,11 @@ impl Prefixes {
     pub fn release(&mut self, sequence: SeqId) {
         let at = sequence as usize;
         self.free += self.own(at);
+        match self.sequences[at] {
+            Sequence::Kept { .. } => self.kept -= self.own(at),
+            // Only kept ones hold what they shared of it.
+            _ => self.kept += self.shares.most(at) - self.shared_with_live(at),
+        }
         self.sequences[at] = Sequence::Idle;
         self.shares.limit(at, 0);
         self.changes.push(Change::Remove {
@@ -256,6 +246,7 @@ impl Prefixes {
     fn share(&mut self, found: Match) -> usize {
         let source = found.sequence as usize;
         let len = found.len;
+        self.kept -= self.revived(found);
         if let Sequence::Kept { used, .. } = &mut self.sequences[source] {
             self.clock += 1;
             *used = self.clock;
@@ -324,7 +315,9 @@ impl Prefixes {
 
     /// Cuts the tail of a kept sequence off.
     fn truncate(&mut self, at: usize, len: usize) {
-        self.free += self.len(at) - len.max(self.shares.most(at));
+        let freed = self.len(at) - len.max(self.shares.most(at));
+        self.free += freed;
+        self.kept -= freed;
         self.shares.limit(at, len);
         if let Sequence::Kept { tokens, .. } = &mut self.sequences[at] {
             tokens.truncate(len);
@@ -381,6 +374,15 @@ impl Prefixes {
     /// Cells that no other sequence holds.
     fn own(&self, at: usize) -> usize {
         self.len(at) - self.shares.most(at)
+    }
+
+    /// Cells that only kept sequences hold, until a request starts with them.
+    fn revived(&self, found: Match) -> usize {
+        let at = found.sequence as usize;
+        match self.sequences[at] {
+            Sequence::Kept { .. } => found.len.saturating_sub(self.shared_with_live(at)),
+            _ => 0,
+        }
     }
 
     fn shared_with_live(&self, at: usize) -> usize {

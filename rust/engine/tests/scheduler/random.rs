@@ -366,6 +366,9 @@ impl Simulation {
         assert!(computed <= used);
         // Requests without a piece yet may have taken some of the kept ones.
         assert!(kept >= cached && computed + kept <= used + cached);
+        if live.len() == self.scheduler.running() {
+            assert_eq!(kept, cached);
+        }
         let waiting = self.jobs.values().skip(self.scheduler.running());
         let (paused, new): (Vec<&Job>, Vec<&Job>) = waiting.partition(|job| job.started);
         assert_eq!(
