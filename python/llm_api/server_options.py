@@ -126,7 +126,8 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         type=bool,
         default=True,
         help="draft what a text repeats, and compute several tokens at once where it holds; "
-        "the reply stays the same",
+        "the reply stays the same. Nothing is drafted with -kernels off, -flash-attn off or "
+        "-gpu-layers",
     ),
     _server(
         name="gpu-layers",

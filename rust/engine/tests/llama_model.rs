@@ -67,6 +67,68 @@ fn drafts_are_for_products_of_our_own_kernels_alone() {
     assert_eq!(drafts(true, 1), Some((false, on)));
 }
 
+/// The logits of each of `rows` after a text of 600 tokens, computed in
+/// decodes of `at_once` rows.
+fn logits(model: &mut dyn Model, rows: &[Token], at_once: usize) -> Vec<Vec<f32>> {
+    const TEXT: usize = 600;
+    let mut computed = 0;
+    let mut all = Vec::new();
+    let text: Vec<Token> = (0..TEXT).map(|n| 300 + (n * n % 997) as Token).collect();
+    let pieces = text.chunks(200).chain(rows.chunks(at_once));
+    model.remove(0, 0, -1);
+    for piece in pieces {
+        let rows: Vec<Row> = (computed..)
+            .zip(piece)
+            .map(|(position, &token)| Row {
+                token,
+                position: position as i32,
+                sequence: 0,
+                logits: position >= TEXT,
+            })
+            .collect();
+        model.decode(&rows).unwrap();
+        computed += rows.len();
+        let wanted = rows.iter().enumerate().filter(|(_, row)| row.logits);
+        all.extend(wanted.map(|(at, _)| model.logits(at).to_vec()));
+    }
+    all
+}
+
+#[test]
+fn where_there_are_drafts_rows_together_are_rows_alone_to_the_bit() {
+    let cases = [
+        ("f16", "f16", "auto"),
+        ("q8_0", "q8_0", "on"),
+        ("f16", "q8_0", "auto"),
+        ("f16", "f16", "off"),
+        ("f32", "f32", "auto"),
+        ("bf16", "bf16", "auto"),
+        ("q5_1", "q4_0", "on"),
+        ("f32", "f16", "off"),
+    ];
+    for (keys, values, attention) in cases {
+        let Some(config) = config(1024) else { return };
+        let mut loader = LlamaLoader::new(LlamaConfig {
+            // Some stay where cores are crowded: attention parts by threads.
+            threads: 4,
+            cache_types: (keys.parse().unwrap(), values.parse().unwrap()),
+            flash_attention: attention.parse().unwrap(),
+            ..config
+        });
+        loader.load().unwrap();
+        let mut look = |model: &mut dyn Model| {
+            if model.info().drafts == 0 {
+                return;
+            }
+            let rows: Vec<Token> = (500..).take(1 + model.info().drafts).collect();
+            let alone = logits(model, &rows, 1);
+            let together = logits(model, &rows, rows.len());
+            assert!(alone == together, "{keys} {values} {attention}");
+        };
+        loader.with_model(&mut look).unwrap();
+    }
+}
+
 #[test]
 fn a_load_tells_how_far_it_is_and_can_be_stopped() {
     let loading = Arc::<Loading>::default();

@@ -8,6 +8,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::LlamaConfig;
 use super::backend::{clear_log, logged};
+use super::cache::FlashAttention;
 use super::threads::{Crew, ThreadPool, process_time};
 use super::weights::{Weights, memory};
 use crate::Error;
@@ -71,7 +72,7 @@ impl LlamaModel {
                 spare_sequences: spare_sequences(&weights, config) as usize,
                 batch: BATCH as usize,
                 trained_context: weights.trained_context(),
-                drafts: drafts(&weights) as usize,
+                drafts: drafts(&weights, config) as usize,
                 // Recurrent state has no positions that could be moved, though
                 // llama.cpp says it does: a shift also drops a middle part.
                 can_shift: shifts && !stateful,
@@ -186,7 +187,7 @@ impl Context {
         // One row of logits a sequence, which is the least that llama.cpp
         // takes; the default keeps room for a row a token, half a gigabyte for
         // a large vocabulary.
-        params.n_outputs_max = params.n_seq_max + drafts(weights);
+        params.n_outputs_max = params.n_seq_max + drafts(weights, config);
         params.n_threads = config.threads();
         params.n_threads_batch = config.threads();
         params.rope_freq_base = config.rope_freq_base;
@@ -225,16 +226,18 @@ impl Drop for Context {
 }
 
 /// Rows of drafts that a decode can take.
-fn drafts(weights: &Weights) -> u32 {
+fn drafts(weights: &Weights, config: &LlamaConfig) -> u32 {
     // A state has no last tokens that could be taken out of it. A window has:
     // a decode drops only what its first row does not see. With llama.cpp's
     // own kernels each further row takes more than half as long as a step of
     // one, and drafts lost time on the whole; accelerators may round several
-    // rows in other ways than one.
-    if weights.is_stateful() || !weights.is_ours() {
-        0
-    } else {
+    // rows in other ways than one. So do the products that are attention where
+    // it is not one operation.
+    let is_one_operation = config.flash_attention != FlashAttention::Off;
+    if weights.is_ours() && is_one_operation && !weights.is_stateful() {
         LONGEST as u32
+    } else {
+        0
     }
 }
 
