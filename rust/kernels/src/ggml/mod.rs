@@ -8,9 +8,9 @@
 //!          first, then ggml's own. For each weight it asks whether the CPU
 //!          can multiply with it there (product.rs). What it then writes into
 //!          our buffer is packed (buffer.rs, weights.rs).
-//! compute  our `graph_compute` turns products with packed weights into custom
-//!          operations for the time of the call (graph.rs), so that they run
-//!          in ggml's threads (product.rs).
+//! compute  our `graph_compute` hands ggml a graph in which products with packed
+//!          weights are custom operations (graph.rs), so that they run in
+//!          ggml's threads (product.rs), with what is beside them (fuse.rs).
 //! ```
 //!
 //! What we do not take stays as it is. No C++ object is touched: `bindings.rs`
