@@ -41,7 +41,8 @@ fn products_are_those_of_the_reference() {
 fn tiers_batches_and_threads_make_no_difference() {
     for kind in WeightType::ALL {
         let mut random = Random(0xb17 + kind as u64);
-        for n in (1..=70).filter(|&n| !cfg!(miri) || n == 2) {
+        // The last ones do not fit into one tile.
+        for n in (1..=70).chain(126..=131).filter(|&n| !cfg!(miri) || n == 2) {
             let rows = 1024 + random.below(GROUP);
             let rows = if n % 8 == 0 && !cfg!(miri) { rows } else { 64 };
             let cols = kind.block_values() * if rows == 64 { 1 + random.below(4) } else { 1 };

@@ -80,13 +80,21 @@ unsafe fn multiply_format<F: Format, const VNNI: bool>(tile: &mut Tile) {
                         for lanes in 0..LANES {
                             let weights = [unpacked(lanes)];
                             let sums = std::array::from_mut(sums);
-                            accumulate::<F, VNNI, 1, 1>(&weights, lanes, [input.add(at)], sums);
+                            let x = [&*input.add(at)];
+                            accumulate::<F, VNNI, 1, 1, 0>(&weights, lanes, x, sums);
+                            if F::SPEC.is_split() {
+                                accumulate::<F, VNNI, 1, 1, 1>(&weights, lanes, x, sums);
+                            }
                         }
                     }
                     (inputs, sums) => {
                         for first in (0..LANES).step_by(PAIR) {
                             let weights = [unpacked(first), unpacked(first + 1)];
-                            rows::<F, VNNI>(&weights, first, inputs, at, sums);
+                            // A half after the other: its codes can stay in registers.
+                            rows::<F, VNNI, 0>(&weights, first, inputs, at, sums);
+                            if F::SPEC.is_split() {
+                                rows::<F, VNNI, 1>(&weights, first, inputs, at, sums);
+                            }
                         }
                     }
                 }
@@ -95,13 +103,14 @@ unsafe fn multiply_format<F: Format, const VNNI: bool>(tile: &mut Tile) {
     }
 }
 
-/// Adds the products of a pair of weights and the blocks `at` of all inputs.
+/// Adds the products of a pair of weights, or of one half of them, and the
+/// blocks `at` of all inputs.
 ///
 /// # Safety
 /// The inputs have these blocks; with `VNNI` it is there.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn rows<F: Format, const VNNI: bool>(
+unsafe fn rows<F: Format, const VNNI: bool, const HALF: usize>(
     weights: &[Weights; PAIR],
     first: usize,
     inputs: &[*const ActivationBlock],
@@ -113,46 +122,25 @@ unsafe fn rows<F: Format, const VNNI: bool>(
     // SAFETY: as the caller promises.
     unsafe {
         for (inputs, sums) in inputs.iter().zip(sums) {
-            let x = inputs.map(|input| input.add(at));
-            accumulate::<F, VNNI, ROWS, PAIR>(weights, first, x, sums);
+            let x = inputs.map(|input| &*input.add(at));
+            accumulate::<F, VNNI, ROWS, PAIR, HALF>(weights, first, x, sums);
         }
         for (input, sums) in last_inputs.iter().zip(last_sums) {
             let sums = std::array::from_mut(sums);
-            accumulate::<F, VNNI, 1, PAIR>(weights, first, [input.add(at)], sums);
+            accumulate::<F, VNNI, 1, PAIR, HALF>(weights, first, [&*input.add(at)], sums);
         }
     }
 }
 
-/// Adds the products of `L` registers of weights from `first` on and `N` rows.
-///
-/// # Safety
-/// `x` are valid; with `VNNI` it is there.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn accumulate<F: Format, const VNNI: bool, const N: usize, const L: usize>(
-    weights: &[Weights; L],
-    first: usize,
-    x: [*const ActivationBlock; N],
-    sums: &mut [[f32; GROUP]; N],
-) {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let x = x.map(|x| &*x);
-        add_half::<F, VNNI, N, L, 0>(weights, first, x, sums);
-        if F::SPEC.is_split() {
-            add_half::<F, VNNI, N, L, 1>(weights, first, x, sums);
-        }
-    }
-}
-
-/// Adds what one scale applies to: a half of the block if halves have scales of
-/// their own, else all of it.
+/// Adds the products of `L` registers of weights from `first` on and `N` rows:
+/// what one scale applies to, which is a half of the block if halves have scales
+/// of their own, else all of it.
 ///
 /// # Safety
 /// With `VNNI` it is there.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn add_half<
+unsafe fn accumulate<
     F: Format,
     const VNNI: bool,
     const N: usize,

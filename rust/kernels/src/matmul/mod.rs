@@ -20,7 +20,9 @@ mod output;
 mod pack;
 mod portable;
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::slice::from_raw_parts_mut;
 
 pub use crate::quantize::{Activations, Rows};
 pub use format::{BLOCK, GROUP, WeightType};
@@ -33,7 +35,7 @@ pub(crate) use format::Spec;
 
 /// Activation rows that one pass over a group of weights multiplies: their
 /// sums (128 bytes each) and their block of k stay in the first-level cache.
-const TILE: usize = 64;
+const TILE: usize = 128;
 
 /// How a weight matrix of `rows` outputs and inner dimension `cols` is packed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -237,21 +239,30 @@ impl Layout {
         };
         let mut inputs = [std::ptr::null(); HEIGHT];
         let mut targets = [0; HEIGHT];
-        let mut sums = [[0.0; GROUP]; HEIGHT];
-        let mut gates = [[0.0; GROUP]; HEIGHT];
+        // Only rows that are there are written.
+        let mut sums = [const { MaybeUninit::uninit() }; HEIGHT];
+        let mut gates = [const { MaybeUninit::uninit() }; HEIGHT];
         loop {
             let mut height = 0;
             for (input, output) in rows.by_ref().take(tile_rows) {
                 assert!(output < out.rows);
                 inputs[height] = x.row(input);
                 targets[height] = output;
+                sums[height].write([0.0; GROUP]);
+                gates[height].write([0.0; GROUP]);
                 height += 1;
             }
             if height == 0 {
                 return;
             }
             let (inputs, targets) = (&inputs[..height], &targets[..height]);
-            let (sums, gates) = (&mut sums[..height], &mut gates[..height]);
+            // SAFETY: the rows of this tile were written just now.
+            let (sums, gates): (&mut [[f32; GROUP]], &mut [[f32; GROUP]]) = unsafe {
+                (
+                    from_raw_parts_mut(sums.as_mut_ptr().cast(), height),
+                    from_raw_parts_mut(gates.as_mut_ptr().cast(), height),
+                )
+            };
             for group in groups.clone() {
                 let range = self.group_rows(group);
                 for &target in targets {
