@@ -173,3 +173,76 @@ fn beside_many_streams_there_are_none() {
         assert_eq!(compare(config, "echo", &requests), (0, 0));
     });
 }
+
+#[test]
+fn beside_shared_beginnings_shifts_pauses_and_cancels() {
+    watched(|| {
+        let mut random = fastrand::Rng::with_seed(2);
+        let [
+            mut hits,
+            mut shifts,
+            mut pauses,
+            mut accepted,
+            mut cancelled,
+        ] = [0; 5];
+        for run in 0..120 {
+            let context = random.u32(60..150);
+            let pool = context + random.u32(0..300);
+            let kind = ["", "", "window=30;"][run % 3];
+            let model = format!("batch={};{kind}refrain", random.u32(6..70));
+            let parallel = random.u32(1..5);
+            let mut bench = Bench::new(config(context, pool, parallel, 9), &model);
+            bench.control.record();
+            let system = "abcd".repeat(random.usize(5..10));
+            let requests: Vec<Request> = (0..9)
+                .map(|n| Request {
+                    n_keep: if kind.is_empty() {
+                        random.u32(0..50)
+                    } else {
+                        0
+                    },
+                    ..limited(&format!("{system}{}", n % 3), random.u32(40..300))
+                })
+                .collect();
+            for wave in requests.chunks(5) {
+                let before = bench.control.batches().len();
+                bench.control.hold();
+                let ids: Vec<_> = wave
+                    .iter()
+                    .map(|request| bench.submit(request.clone()))
+                    .collect();
+                // One is cancelled on its way; all together take more decodes.
+                let decodes = random.usize(1..4);
+                bench.control.allow(decodes);
+                bench.control.reached(before + decodes + 1);
+                bench.engine.cancel(ids[random.usize(0..3)]);
+                bench.control.open();
+                for (reply, request) in bench.replies(&ids).iter().zip(wave) {
+                    let alone = Config {
+                        prompt_lookup: false,
+                        ..config(context, context, 1, 0)
+                    };
+                    let expected = Bench::new(alone, &model).alone(request.clone());
+                    if reply.reason == FinishReason::Cancelled {
+                        assert!(expected.text.starts_with(&reply.text), "run {run}");
+                        cancelled += u64::from(!reply.text.is_empty());
+                    } else {
+                        assert_eq!(
+                            (&reply.text, &reply.reason),
+                            (&expected.text, &expected.reason),
+                            "run {run}"
+                        );
+                    }
+                }
+                bench.assert_idle();
+            }
+            let stats = bench.engine.stats();
+            hits += stats.prefix_hits;
+            shifts += stats.shifts;
+            pauses += stats.pauses;
+            accepted += stats.accepted_tokens;
+        }
+        let all = [hits, shifts, pauses, accepted, cancelled];
+        assert!(all.iter().all(|&count| count > 10), "{all:?}");
+    });
+}
