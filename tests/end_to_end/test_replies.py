@@ -161,7 +161,7 @@ class TestSampling:
         assert len({program.ask("/predict", **fields).text for _ in range(4)}) == 4
 
     def test_penalties_break_a_loop(self, program: Program) -> None:
-        fields = STORY | {"prompt": "no no no no no no no no", "tokens": 40}
+        fields = STORY | {"prompt": "mountains nuts oceans pearls " * 6, "tokens": 40}
         looping = program.ask("/predict", **fields).text.split()
         varied = program.ask(
             "/predict", **(fields | {"penaltyRepetition": 1.5, "penaltyLastN": -1})
@@ -243,7 +243,10 @@ class TestChat:
         """The reply is that to the prompt which the template makes, the prefix at its end."""
         prefix = "The colour of the sky is"
         rendered = prompt_text(own_template.render(Conversation.from_texts(["Name a colour."])))
-        expected = program.ask("/predict", prompt=rendered + prefix, tokens=12, **GREEDY)
+        # All but the first begin with kept cells: a prompt computed anew can round otherwise.
+        _, expected = (
+            program.ask("/predict", prompt=rendered + prefix, tokens=12, **GREEDY) for _ in range(2)
+        )
         reply = program.ask(
             "/chat", messages="Name a colour.", replyPrefix=prefix, tokens=12, **GREEDY
         )
