@@ -9,10 +9,11 @@ from typing import Final
 __all__ = ["host_name", "is_loopback", "parse_hosts", "parse_origins"]
 
 _AUTHORITY: Final = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._~%!$&'()*+;=-]+)(?::\d*)?")
-_NAME: Final = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_DNS_NAME: Final = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*"
+_NAME: Final = re.compile(rf"\[[0-9a-f:.]+\]|{_DNS_NAME}")
 _ORIGIN: Final = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
-    r"(?P<name>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[(?P<address>[0-9a-f:.]+)\])"
+    rf"(?P<name>{_DNS_NAME}\.?|\[(?P<address>[0-9a-f:.]+)\])"
     r"(?::(?P<port>\d{1,5}))?"
 )
 _URL: Final = re.compile(r"(?:([^/?#]+)://)?(?:[^/?#@]*@)?([^/?#]*)")

@@ -49,7 +49,6 @@ def _copying(bench: Bench) -> list[Row]:
             kernels,
             base_name="ours without it",
         )
-        # Rows of one decode round otherwise than single ones with our kernels: near ties part.
         same = [a.streams[0].text == b.streams[0].text for a, b in zip(plain, lookup, strict=True)]
         row.notes["share of texts that are the same"] = sum(same) / len(same)
         rows.append(row)

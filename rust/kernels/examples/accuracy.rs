@@ -8,7 +8,7 @@
 #[path = "../tests/vehicle/llama.rs"]
 mod llama;
 
-use llama::{Context, Model, Row};
+use llama::{Context, Model, Row, log_softmax};
 
 const TEXTS: [(&str, &str); 3] = [
     ("prose", include_str!("texts/prose.txt")),
@@ -63,15 +63,6 @@ fn main() {
         all.append(&sums);
     }
     all.print("all");
-}
-
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
-    logits
-        .iter()
-        .map(|x| f64::from(x - max) - sum.ln())
-        .collect()
 }
 
 /// Sums over tokens: of the reference, of llama.cpp, of ours.

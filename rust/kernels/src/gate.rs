@@ -24,13 +24,12 @@ impl Activation {
         assert!(tier.is_available());
         let (gates, values) = (gates.as_flattened(), values.as_flattened_mut());
         assert_eq!(gates.len(), values.len());
-        let activation = self;
         // SAFETY: the tier is available; the kernel asks for nothing.
         unsafe {
             run(
                 tier,
                 Gated {
-                    activation,
+                    activation: self,
                     gates,
                     values,
                 },

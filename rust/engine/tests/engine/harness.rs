@@ -126,6 +126,14 @@ impl Bench {
             .expect("the request is accepted")
     }
 
+    /// Submits requests that are all in the line before one is computed: the
+    /// model is held, until its `control` opens it.
+    pub fn submit_held(&self, requests: &[Request]) -> Vec<RequestId> {
+        self.control.hold();
+        let requests = requests.iter().cloned();
+        requests.map(|request| self.submit(request)).collect()
+    }
+
     pub fn refused(&self, request: Request) -> Error {
         self.engine
             .submit(request)

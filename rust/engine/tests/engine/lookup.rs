@@ -17,11 +17,7 @@ fn both(config: Config, model: &str, requests: &[Request]) -> [(Vec<Reply>, Benc
             ..config
         };
         let mut bench = Bench::new(config, model);
-        bench.control.hold();
-        let ids: Vec<_> = requests
-            .iter()
-            .map(|request| bench.submit(request.clone()))
-            .collect();
+        let ids = bench.submit_held(requests);
         bench.control.open();
         let replies = bench.replies(&ids);
         bench.assert_idle();
@@ -206,11 +202,7 @@ fn beside_shared_beginnings_shifts_pauses_and_cancels() {
                 .collect();
             for wave in requests.chunks(5) {
                 let before = bench.control.batches().len();
-                bench.control.hold();
-                let ids: Vec<_> = wave
-                    .iter()
-                    .map(|request| bench.submit(request.clone()))
-                    .collect();
+                let ids = bench.submit_held(wave);
                 // One is cancelled on its way; all together take more decodes.
                 let decodes = random.usize(1..4);
                 bench.control.allow(decodes);

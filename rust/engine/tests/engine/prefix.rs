@@ -61,15 +61,11 @@ fn a_system_prompt_is_computed_once_for_all_who_come_at_once() {
         for (kind, times) in [("hash", 1), ("window=900;hash", 1), ("whole;hash", 8)] {
             let mut bench = Bench::new(config(600, 4800, 8, 0), kind);
             bench.control.record();
-            bench.control.hold();
             let system = "You are helpful. ".repeat(30);
             let requests: Vec<Request> = (0..8)
                 .map(|n| limited(&format!("{system}{n}?"), 12))
                 .collect();
-            let ids: Vec<_> = requests
-                .iter()
-                .map(|request| bench.submit(request.clone()))
-                .collect();
+            let ids = bench.submit_held(&requests);
             bench.control.open();
             for (reply, request) in bench.replies(&ids).iter().zip(&requests) {
                 assert_eq!(reply.text, hash(request), "{kind}");

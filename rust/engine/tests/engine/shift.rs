@@ -58,11 +58,7 @@ fn a_paused_reply_resumes_from_its_shifted_tokens() {
                 ..limited(&"abcd"[n..].repeat(n + 1), 400)
             })
             .collect();
-        bench.control.hold();
-        let ids: Vec<_> = requests
-            .iter()
-            .map(|request| bench.submit(request.clone()))
-            .collect();
+        let ids = bench.submit_held(&requests);
         bench.control.open();
         for (reply, request) in bench.replies(&ids).iter().zip(&requests) {
             assert_eq!(reply.text, reference(request, 100, 3));

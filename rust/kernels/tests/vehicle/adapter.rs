@@ -5,7 +5,7 @@ use std::path::Path;
 
 use llama_cpp_sys_2 as sys;
 
-use crate::llama::Model;
+use crate::llama::{Model, divergence};
 
 const RANK: i64 = 4;
 
@@ -47,4 +47,20 @@ pub fn write(file: &Path, model: &Model) {
         sys::gguf_free(gguf);
         sys::ggml_free(context);
     }
+}
+
+/// Asserts that logits with the adapter are those that llama.cpp's kernels find
+/// with it, which without it find `before`.
+pub fn assert_applied(before: &[Vec<f32>], expected: &[Vec<f32>], found: &[Vec<f32>]) {
+    // Random changes make a model sensitive to rounding.
+    let changed = divergence(before, expected);
+    assert!(
+        changed > 0.1,
+        "the adapter changes next to nothing: {changed}"
+    );
+    let kl = divergence(expected, found);
+    assert!(
+        kl < changed / 4.0,
+        "{kl} with the adapter, which changes {changed}"
+    );
 }

@@ -309,7 +309,7 @@ pub fn divergence(from: &[Vec<f32>], to: &[Vec<f32>]) -> f64 {
     total / from.len() as f64
 }
 
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
+pub fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
     logits
