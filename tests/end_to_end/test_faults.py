@@ -15,11 +15,11 @@ from llm_api.limits import Limits
 
 from ..support.raw import Raw
 from ..support.serving import PlainTemplate, Served, make_settings
-from .program import GREEDY, MODEL, SECONDS, Program, run, serve
+from .program import MODEL, PAGES, SECONDS, Program, run, serve
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
-STORY = {"prompt": "Once upon a time, there was a", "tokens": 40, **GREEDY}
+STORY = PAGES | {"tokens": 40}
 
 
 def break_curl(option: str, exit_status: int) -> Callable[[Program], tuple[str, str]]:
@@ -52,7 +52,8 @@ def test_fault_in_the_middle_of_a_reply(
     model_path: Path, fault: str, read_broken: Callable[[Program], tuple[str, str]]
 ) -> None:
     """Every client notices, nothing is said about the error, and the next request is served."""
-    with serve(LLM_API_FAULT=f"{fault}:20") as program:
+    # Without drafts a decode is a token.
+    with serve("-prompt-lookup=false", LLM_API_FAULT=f"{fault}:20") as program:
         request_id, text = read_broken(program)
         record = program.record(request_id)
         assert (record["finishReason"], record["status"]) == ("error", 200)
@@ -98,13 +99,13 @@ def test_fault_in_the_library(
 ) -> None:
     monkeypatch.setenv("LLM_API_FAULT", f"{fault}:10")
     with Engine(model_path, context=256) as engine:
-        generation = engine.generate("Once", tokens=20, temperature=0)
+        generation = engine.generate(PAGES["prompt"], tokens=20, temperature=0)
         texts: list[str] = []
         with pytest.raises(GenerationError):
             texts.extend(generation)
         assert generation.usage is not None
         assert generation.usage.completion_tokens == 9
-        again = engine.generate("Once", tokens=20, temperature=0).text()
+        again = engine.generate(PAGES["prompt"], tokens=20, temperature=0).text()
         assert again.startswith("".join(texts))
         stats = engine.stats()
         assert (stats["rebuilds"], stats["failed"]) == (int(fault == "panic"), 1)
