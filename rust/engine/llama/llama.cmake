@@ -48,6 +48,50 @@ function (llm_api_pass_over_masked_cells ours)
         endif()
     endforeach()
 endfunction()
+
+# llama.cpp's cache puts the cells of a sequence beside each other. A cell can
+# be taken as before: it is empty, or no window of its sequence reaches back.
+function (llm_api_place_cells ours)
+    set(theirs "${CMAKE_CURRENT_SOURCE_DIR}/src")
+    file(READ "${theirs}/llama-kv-cache.cpp" text)
+    string(PREPEND text "#include \"${ours}/placing.h\"\n")
+    llm_api_replace(text
+        "        uint32_t n_tested = 0;"
+        "        if (!cont) {
+            res.idxs[s] = llm_api_place(
+                cells.size(), n_tokens,
+                [&](uint32_t cell) {
+                    if (swa_type == LLAMA_SWA_TYPE_NONE || cells.is_empty(cell) || cells.seq_count(cell) != 1) {
+                        return cells.is_empty(cell);
+                    }
+                    const llama_pos next = cells.seq_pos_max(cells.seq_get(cell)) + 1;
+                    return llama_hparams::is_masked_swa(n_swa, swa_type, cells.pos_get(cell), next);
+                },
+                [&](uint32_t token) { return ubatch.seq_id[s*n_tokens + token][0]; },
+                [&](llama_seq_id sequence) -> int64_t {
+                    const auto & own = cells.seq_pos_get(sequence);
+                    return own.empty() ? -1 : (int64_t) own.rbegin()->second;
+                });
+            if (res.idxs[s].size() < n_tokens) {
+                return { };
+            }
+            continue;
+        }
+
+        uint32_t n_tested = 0;")
+    set(changed "${CMAKE_CURRENT_BINARY_DIR}/llm-api/llama-kv-cache.cpp")
+    file(CONFIGURE OUTPUT "${changed}" CONTENT "${text}" @ONLY)
+
+    get_target_property(sources llama SOURCES)
+    list(TRANSFORM sources REPLACE "^llama-kv-cache.cpp$" "${changed}")
+    set_target_properties(llama PROPERTIES SOURCES "${sources}")
+    # As all but the models' files, it is compiled by itself.
+    set_source_files_properties("${changed}" TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+    target_include_directories(llama PRIVATE "${theirs}")
+endfunction()
+if (PROJECT_NAME STREQUAL "llama.cpp")
+    cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_place_cells [[${CMAKE_CURRENT_LIST_DIR}]])")
+endif()
 if (PROJECT_NAME STREQUAL "ggml")
     # When all of ggml's targets are there.
     cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_pass_over_masked_cells [[${CMAKE_CURRENT_LIST_DIR}]])")
