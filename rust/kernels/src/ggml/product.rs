@@ -266,7 +266,8 @@ impl Product {
         let cached = CHUNK_BYTES / layout.group_bytes();
         let even = groups * matrices / (threads * CHUNKS_PER_THREAD);
         let chunk = cached.min(even).clamp(1, groups);
-        let chunks = groups.div_ceil(chunk);
+        // As many for each thread, if there are enough: none waits for another.
+        let chunks = groups.div_ceil(chunk).next_multiple_of(threads).min(groups);
         for other in (thread..threads).chain(0..thread) {
             let share = share(chunks * matrices, other, threads);
             loop {
@@ -275,8 +276,8 @@ impl Product {
                     break;
                 }
                 let (matrix, index) = (index / chunks, index % chunks);
-                let start = index * chunk * GROUP;
-                multiply(matrix, start..(start + chunk * GROUP).min(layout.rows()));
+                let Range { start, end } = self::share(groups, index, chunks);
+                multiply(matrix, start * GROUP..(end * GROUP).min(layout.rows()));
             }
         }
     }

@@ -240,16 +240,16 @@ impl Layout {
         let mut inputs = [std::ptr::null(); HEIGHT];
         let mut targets = [0; HEIGHT];
         // Only rows that are there are written.
-        let mut sums = [const { MaybeUninit::uninit() }; HEIGHT];
-        let mut gates = [const { MaybeUninit::uninit() }; HEIGHT];
+        let mut sums = Aligned([const { MaybeUninit::uninit() }; HEIGHT]);
+        let mut gates = Aligned([const { MaybeUninit::uninit() }; HEIGHT]);
         loop {
             let mut height = 0;
             for (input, output) in rows.by_ref().take(tile_rows) {
                 assert!(output < out.rows);
                 inputs[height] = x.row(input);
                 targets[height] = output;
-                sums[height].write([0.0; GROUP]);
-                gates[height].write([0.0; GROUP]);
+                sums.0[height].write([0.0; GROUP]);
+                gates.0[height].write([0.0; GROUP]);
                 height += 1;
             }
             if height == 0 {
@@ -259,8 +259,8 @@ impl Layout {
             // SAFETY: the rows of this tile were written just now.
             let (sums, gates): (&mut [[f32; GROUP]], &mut [[f32; GROUP]]) = unsafe {
                 (
-                    from_raw_parts_mut(sums.as_mut_ptr().cast(), height),
-                    from_raw_parts_mut(gates.as_mut_ptr().cast(), height),
+                    from_raw_parts_mut(sums.0.as_mut_ptr().cast(), height),
+                    from_raw_parts_mut(gates.0.as_mut_ptr().cast(), height),
                 )
             };
             for group in groups.clone() {
@@ -333,6 +333,10 @@ fn prefetch(target: *mut f32) {
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(target.wrapping_add(16 * line).cast()) };
     }
 }
+
+/// Memory from the start of a cache line on: no vector in it is in two lines.
+#[repr(align(64))]
+struct Aligned<T>(T);
 
 /// The product of a group of weights with up to [`TILE`] activation rows.
 ///
