@@ -118,18 +118,50 @@ impl<'a> Activations<'a> {
     pub fn quantize_row(&self, tier: Tier, row: usize, values: &[f32]) {
         assert!(row < self.rows && values.len() == self.cols);
         assert!(tier.is_available());
-        for (index, values) in values.as_chunks::<BLOCK>().0.iter().enumerate() {
-            // SAFETY: the tier is available.
-            let block = match tier {
+        // SAFETY: a block of our memory; row < rows.
+        let target = unsafe { self.blocks.add(row) };
+        let values = values.as_chunks::<BLOCK>().0;
+        // SAFETY: the tier is available; there are cols / 32 blocks, which
+        // nobody else uses now.
+        unsafe {
+            match tier {
                 #[cfg(target_arch = "x86_64")]
-                Tier::Avx2 | Tier::AvxVnni | Tier::Avx512Vnni => unsafe { quantize_avx2(values) },
-                _ => quantize(values),
-            };
-            // SAFETY: index < cols / 32 and row < rows: a block of our
-            // memory, which nobody else uses now.
-            unsafe { self.blocks.add(index * self.step + row).write(block) };
+                Tier::Avx2 | Tier::AvxVnni | Tier::Avx512Vnni => {
+                    quantize_row_avx2(values, target, self.step);
+                }
+                _ => write_row(values, target, self.step, quantize),
+            }
         }
     }
+}
+
+/// Writes the quantized blocks of a row, block b to `target + b * step`.
+///
+/// # Safety
+/// They can be written.
+#[inline(always)]
+unsafe fn write_row(
+    values: &[[f32; BLOCK]],
+    target: *mut ActivationBlock,
+    step: usize,
+    quantize: impl Fn(&[f32; BLOCK]) -> ActivationBlock,
+) {
+    for (index, values) in values.iter().enumerate() {
+        // SAFETY: as the caller promises.
+        unsafe { target.add(index * step).write(quantize(values)) };
+    }
+}
+
+/// A function of its own for all blocks: what one makes of a block is written
+/// where it belongs, not copied.
+///
+/// # Safety
+/// As [`write_row`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn quantize_row_avx2(values: &[[f32; BLOCK]], target: *mut ActivationBlock, step: usize) {
+    // SAFETY: forwarded.
+    unsafe { write_row(values, target, step, |values| quantize_avx2(values)) }
 }
 
 /// Blocks from one block of a row to its next: not a power of two of cache
@@ -193,6 +225,7 @@ fn quantize(values: &[f32; BLOCK]) -> ActivationBlock {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[inline]
 #[target_feature(enable = "avx2,fma")]
 fn quantize_avx2(values: &[f32; BLOCK]) -> ActivationBlock {
     let sign = _mm256_set1_ps(-0.0);
@@ -225,6 +258,7 @@ fn quantize_avx2(values: &[f32; BLOCK]) -> ActivationBlock {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[inline]
 #[target_feature(enable = "avx2")]
 fn sum_epi32(x: __m256i) -> i32 {
     let x = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
