@@ -4,6 +4,8 @@
 //! side's next-token distributions from those of the reference.
 //!
 //! `requantize MODEL.gguf FOLDER F32` makes a reference of the same weights.
+//! `BATCH=1` in the environment reads single tokens, whose attention is computed
+//! by another kernel than that of 64 (the default); `THREADS` is 2.
 
 #[path = "../tests/vehicle/llama.rs"]
 mod llama;
@@ -19,7 +21,7 @@ const TEXTS: [(&str, &str); 3] = [
 /// Tokens of each text.
 const TOKENS: usize = 800;
 
-/// Rows of a batch.
+/// Rows of a batch, if the environment's `BATCH` does not say another number.
 const BATCH: usize = 64;
 
 fn main() {
@@ -27,10 +29,11 @@ fn main() {
     let [reference, model] = &arguments[..] else {
         panic!("usage: accuracy REFERENCE-F32.gguf MODEL.gguf");
     };
-    let threads = std::env::var("THREADS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(2);
+    let number = |name, default| match std::env::var(name) {
+        Ok(text) => text.parse().expect(name),
+        Err(_) => default,
+    };
+    let (threads, batch) = (number("THREADS", 2) as i32, number("BATCH", BATCH));
     let (reference, _) = Model::load(reference, false, true);
     let (stock, _) = Model::load(model, false, true);
     let (ours, report) = Model::load(model, true, true);
@@ -44,8 +47,8 @@ fn main() {
         tokens.truncate(TOKENS);
         let mut sums = Sums::default();
         let mut contexts = [&reference, &stock, &ours].map(|model| Context::new(model, threads));
-        for start in (0..tokens.len() - 1).step_by(BATCH) {
-            let end = (start + BATCH).min(tokens.len() - 1);
+        for start in (0..tokens.len() - 1).step_by(batch) {
+            let end = (start + batch).min(tokens.len() - 1);
             let row = |position: usize| Row {
                 token: tokens[position],
                 position,

@@ -12,7 +12,7 @@ use crate::Error;
 pub const VARIABLE: &str = "LLM_API_FAULT";
 
 /// What goes wrong once, and at which time since the start, counted from 1.
-/// Written `decode:N`, `panic:N` or `context:N`.
+/// Written `decode:N`, `panic:N`, `context:N` or `kernels`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The decode fails; its sequences must be removed.
@@ -21,6 +21,8 @@ pub enum Fault {
     Panic(u64),
     /// No context can be made; the first one belongs to the load.
     Context(u64),
+    /// The self-test of our CPU kernels finds a difference.
+    Kernels,
 }
 
 impl Fault {
@@ -40,6 +42,9 @@ impl FromStr for Fault {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "kernels" {
+            return Ok(Self::Kernels);
+        }
         let parsed = text.split_once(':').and_then(|(kind, nth)| {
             let nth = nth.parse().ok().filter(|&nth| nth > 0)?;
             match kind {
@@ -51,7 +56,7 @@ impl FromStr for Fault {
         });
         parsed.ok_or_else(|| {
             Error::Unsupported(format!(
-                "{VARIABLE} has {text:?}, not decode:N, panic:N or context:N"
+                "{VARIABLE} has {text:?}, not decode:N, panic:N, context:N or kernels"
             ))
         })
     }
@@ -63,6 +68,7 @@ impl fmt::Display for Fault {
             Self::Decode(nth) => write!(f, "decode:{nth}"),
             Self::Panic(nth) => write!(f, "panic:{nth}"),
             Self::Context(nth) => write!(f, "context:{nth}"),
+            Self::Kernels => f.write_str("kernels"),
         }
     }
 }

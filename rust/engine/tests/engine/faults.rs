@@ -357,7 +357,13 @@ fn faults_are_written_as_documented() {
     assert_eq!("decode:7".parse(), Ok(Fault::Decode(7)));
     assert_eq!("panic:1".parse(), Ok(Fault::Panic(1)));
     assert_eq!("context:2".parse(), Ok(Fault::Context(2)));
-    for fault in [Fault::Decode(1), Fault::Panic(12), Fault::Context(3)] {
+    assert_eq!("kernels".parse(), Ok(Fault::Kernels));
+    for fault in [
+        Fault::Decode(1),
+        Fault::Panic(12),
+        Fault::Context(3),
+        Fault::Kernels,
+    ] {
         assert_eq!(fault.to_string().parse(), Ok(fault));
     }
     for wrong in [

@@ -40,7 +40,7 @@ static ORIGINALS: OnceLock<Originals> = OnceLock::new();
 static TIER: OnceLock<Tier> = OnceLock::new();
 /// Whether the self-test has passed: weights are packed only after that.
 static PASSED: AtomicBool = AtomicBool::new(false);
-static INSTALLED: Mutex<Option<Result<Tier, String>>> = Mutex::new(None);
+static INSTALLED: Mutex<Option<Result<(), String>>> = Mutex::new(None);
 
 const GET_EXTRA_BUFFER_TYPES: &CStr = c"ggml_backend_dev_get_extra_bufts";
 const SET_THREADS: &CStr = c"ggml_backend_set_n_threads";
@@ -59,16 +59,15 @@ fn originals() -> &'static Originals {
 /// alone.
 ///
 /// Call it after ggml's CPU backend is loaded and before the first model that
-/// is to use our kernels; `choice` forces a tier (for tests), else the best of this CPU is taken.
-pub fn install(choice: Option<Tier>) -> Result<Tier, String> {
+/// is to use our kernels. With `fault` the self-test fails for that reason: to
+/// see what becomes of the models then.
+pub fn install(fault: Option<&str>) -> Result<(), String> {
     let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
-    installed.get_or_insert_with(|| try_install(choice)).clone()
+    installed.get_or_insert_with(|| try_install(fault)).clone()
 }
 
-fn try_install(choice: Option<Tier>) -> Result<Tier, String> {
-    let tier = choice
-        .or(Tier::from_environment()?)
-        .filter(|tier| tier.is_available())
+fn try_install(fault: Option<&str>) -> Result<(), String> {
+    let tier = Tier::from_environment()?
         .or_else(Tier::detect)
         .ok_or("there are no kernels for this CPU")?;
     let device = checked_device()?;
@@ -107,7 +106,8 @@ fn try_install(choice: Option<Tier>) -> Result<Tier, String> {
         (*interface).supports_buft = Some(supports_buffer_type);
         (*interface).init_backend = Some(init_backend);
     }
-    self_test::run(device).inspect_err(|_| {
+    let passed = self_test::run(device).and(fault.map_or(Ok(()), |fault| Err(fault.into())));
+    passed.inspect_err(|_| {
         // SAFETY: as above, in the opposite order. A backend that was made
         // meanwhile stays ours and computes what has no packed weights, which
         // is all there is, as ggml does.
@@ -119,16 +119,25 @@ fn try_install(choice: Option<Tier>) -> Result<Tier, String> {
         }
     })?;
     PASSED.store(true, Ordering::Release);
-    Ok(tier)
+    Ok(())
+}
+
+/// Whether the version of ggml, and that of its backends' structs, are those
+/// that `bindings.rs` was made for.
+fn check_versions(ggml: &CStr, backends: c_int) -> Result<(), String> {
+    if ggml.to_bytes() != GGML_VERSION.as_bytes() {
+        return Err(format!("made for ggml {GGML_VERSION}, not {ggml:?}"));
+    }
+    if backends != API_VERSION {
+        return Err(format!(
+            "made for version {API_VERSION} of ggml's backends, not {backends}"
+        ));
+    }
+    Ok(())
 }
 
 /// The CPU device, if versions and structs are the ones we know.
 fn checked_device() -> Result<*mut Device, String> {
-    // SAFETY: returns a static string.
-    let version = unsafe { CStr::from_ptr(sys::ggml_version()) };
-    if version.to_bytes() != GGML_VERSION.as_bytes() {
-        return Err(format!("made for ggml {GGML_VERSION}, not {version:?}"));
-    }
     // SAFETY: asks for a registered device.
     let device = unsafe { sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU) };
     if device.is_null() {
@@ -137,12 +146,9 @@ fn checked_device() -> Result<*mut Device, String> {
     // SAFETY: the device is valid.
     let registry = unsafe { sys::ggml_backend_dev_backend_reg(device) };
     let (device, registry) = (device.cast::<Device>(), registry.cast::<Registry>());
-    // SAFETY: `api_version` is the first member in all versions.
-    let api_version = unsafe { (*registry).api_version };
-    if api_version != API_VERSION {
-        return Err(format!(
-            "made for version {API_VERSION} of ggml's backends, not {api_version}"
-        ));
+    // SAFETY: a static string; `api_version` is the first member in all versions.
+    unsafe {
+        check_versions(CStr::from_ptr(sys::ggml_version()), (*registry).api_version)?;
     }
     // Members at the start, in the middle and at the end agree with what
     // ggml's public functions say.
@@ -277,5 +283,20 @@ unsafe extern "C" fn init_backend(device: *mut Device, params: *const c_char) ->
             graph::wrap(backend);
         }
         backend
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_versions_are_refused() {
+        let ggml = std::ffi::CString::new(GGML_VERSION).unwrap();
+        assert_eq!(check_versions(&ggml, API_VERSION), Ok(()));
+        let reason = check_versions(c"0.0.1", API_VERSION).unwrap_err();
+        assert!(reason.contains("0.0.1"), "{reason}");
+        let reason = check_versions(&ggml, API_VERSION + 1).unwrap_err();
+        assert!(reason.contains("backends"), "{reason}");
     }
 }

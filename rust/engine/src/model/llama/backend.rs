@@ -9,6 +9,7 @@ use libloading::Library;
 use llama_cpp_sys_2 as sys;
 
 use crate::Error;
+use crate::model::fault::{self, Fault};
 
 /// The ggml that the bindings were made for. The libraries beside the module
 /// must be the same: structs are passed by value.
@@ -114,7 +115,10 @@ pub(super) fn load(folder: &Path) -> Result<&'static Backends, Error> {
 pub(super) fn install_kernels() -> Result<(), String> {
     // Two models that are loaded at once.
     let _loading = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
-    llm_kernels::ggml::install(None).map(|_| ())
+    let faults = Fault::from_env().map_err(|error| error.to_string())?;
+    let fault = faults.contains(&Fault::Kernels);
+    let reason = format!("{}={}", fault::VARIABLE, Fault::Kernels);
+    llm_kernels::ggml::install(fault.then_some(&reason))
 }
 
 fn is_backend(path: &Path) -> bool {
