@@ -1,5 +1,5 @@
 //! What stop rules and the text decoder cost for one token, early and late in
-//! a reply. `cargo bench -p llm-engine --no-default-features --bench stop`
+//! a reply. `cargo bench --manifest-path benches/Cargo.toml --bench stop`
 
 use std::hint::black_box;
 

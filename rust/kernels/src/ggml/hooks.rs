@@ -1,6 +1,6 @@
 //! Puts the vehicle behind ggml's CPU device: checks that its structs are what
 //! `bindings.rs` says, then replaces four of their function pointers, and two
-//! of each new backend.
+//! of each new backend, which also loses its plans of graphs (`graph.rs`).
 //!
 //! ```text
 //! registry.get_proc_address → the list of extra buffer types has ours first,
