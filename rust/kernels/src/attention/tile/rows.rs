@@ -58,15 +58,17 @@ impl<T: Row> Kernel for ReadRows<'_, T> {
         let columns = dim.div_ceil(column);
         assert!(cells.len() <= BLOCK && dim.is_multiple_of(LANES) && column.is_multiple_of(LANES));
         assert!(floats.len() >= columns * BLOCK * column);
-        for (place, &cell) in cells.iter().enumerate() {
-            let row = start.wrapping_add(cell * stride);
-            for first in (0..dim).step_by(column) {
-                let floats = &mut floats[first * BLOCK + place * column..];
-                for i in (0..column.min(dim - first)).step_by(LANES) {
-                    // SAFETY: the row has `dim` values; the asserts.
+        // A column of all cells after the other: its rows follow each other.
+        for first in (0..dim).step_by(column) {
+            let width = column.min(dim - first);
+            let floats = &mut floats[first * BLOCK..];
+            for (row, &cell) in floats.chunks_exact_mut(column).zip(cells) {
+                let source = start.wrapping_add(cell * stride);
+                for (i, vector) in row[..width].chunks_exact_mut(LANES).enumerate() {
+                    // SAFETY: the row has `dim` values.
                     unsafe {
-                        let x = self.kind.load(simd, row, (first + i) / LANES);
-                        simd.store(floats.as_mut_ptr().add(i), x);
+                        let x = self.kind.load(simd, source, first / LANES + i);
+                        simd.store(vector.as_mut_ptr(), x);
                     }
                 }
             }
