@@ -131,8 +131,8 @@ $(VENV)/.bench: $(VENV)/.created pyproject.toml
 
 bench: build demo-model $(VENV)/.bench ## llama-server and ours side by side, into docs/performance.md: SCENES="streams8-smollm2 …" GEMMA=a.gguf
 	$(CARGO) build -q $(RELEASE) --workspace --examples $(VENDORED)
-	PYTHONPATH=benches $(BIN)/python -m serving $(if $(GEMMA),--gemma $(GEMMA)) $(SCENES)
-	PYTHONPATH=benches $(BIN)/python -m serving.report
+	PYTHONPATH=benches $(BIN)/python -m serving $(if $(GEMMA),--gemma $(GEMMA)) $(SCENES); \
+	status=$$?; PYTHONPATH=benches $(BIN)/python -m serving.report && exit $$status
 
 bench-engine: ## criterion benches that need no model
 	cargo bench --manifest-path benches/Cargo.toml

@@ -1,21 +1,18 @@
 """Run scenes and keep what they measured; `serving.report` makes the table of it."""
 
 import argparse
-import json
 import sys
 import time
-from dataclasses import asdict
+import traceback
 from pathlib import Path
 
 from llm_api.errors import ModelLoadError
 from llm_api.models import resolve_model
-from serving import machine
-from serving.bench import ROOT, Bench, LeftOutError, Scene
+from serving import kept, machine, report
+from serving.bench import Bench, LeftOutError, Scene
 from serving.figures import Row
 from serving.peer import find_or_build
 from serving.scenes import SCENES
-
-RESULTS = ROOT / ".bench"
 
 
 def main() -> int:
@@ -33,13 +30,14 @@ def main() -> int:
     bench = Bench(
         {name: path for name, given in models.items() if (path := _model(given)) is not None},
         find_or_build(),
-        RESULTS / "work",
+        kept.FOLDER / "work",
         arguments.rounds,
     )
     bench.work.mkdir(parents=True, exist_ok=True)
-    for name in arguments.scenes or known:
-        _run(bench, known[name])
-    return 0
+    failed = [name for name in arguments.scenes or known if not _run(bench, known[name])]
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _model(given: str) -> Path | None:
@@ -51,26 +49,32 @@ def _model(given: str) -> Path | None:
     return path.resolve()
 
 
-def _run(bench: Bench, scene: Scene) -> None:
+def _run(bench: Bench, scene: Scene) -> bool:
+    """Keep what a scene measured, or how it failed; False if it did."""
     began = time.perf_counter()
     facts = machine.describe(bench.peer)
+    rows: list[Row] = []
+    failed = ""
     try:
         rows = scene.run(bench)
     except LeftOutError as reason:
         print(f"{scene.name}: left out, {reason}", file=sys.stderr)
-        return
-    seconds = time.perf_counter() - began
-    kept = {"facts": facts, "seconds": round(seconds, 1), "rows": [asdict(row) for row in rows]}
-    (RESULTS / f"{scene.name}.json").write_text(json.dumps(kept, indent=1))
+        return True
+    except Exception as error:  # whatever it is, the other scenes are still worth measuring
+        traceback.print_exc()
+        failed = f"{type(error).__name__}: {error}"
+    seconds = round(time.perf_counter() - began, 1)
+    kept.write(kept.FOLDER, kept.Kept(scene.name, facts, seconds, rows, failed))
     for row in rows:
         print(_line(row), flush=True)
-    print(f"{scene.name}: {seconds:.0f} s", flush=True)
+    print(f"{scene.name}: {seconds:.0f} s{', failed' if failed else ''}", flush=True)
+    return not failed
 
 
 def _line(row: Row) -> str:
-    goal = "" if row.goal is None else f" (goal {'≥' if row.at_least else '≤'} {row.goal:g})"
+    goal = f" (goal {report.goal(row)}: {row.verdict})" if row.goal is not None else ""
     kernels = ", kernels" if row.kernels else ""
-    return f"{row.label}{kernels}: {row.ratio:.3f} of {row.base_name}{goal}"
+    return f"{row.label}{kernels}: {report.ratio(row)} of {row.base_name}{goal}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What scenes have in common: models, kinds of servers, turns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -62,12 +63,23 @@ def warm_up(servers: list[Server], width: int) -> None:
         server.ask(*(Ask(f"Warm up {n}.", _WARM_UP_TOKENS) for n in range(width)))
 
 
-def in_turns(
-    contenders: list[Server], rounds: int, measure: Callable[[Server, int], T]
-) -> dict[str, list[T]]:
-    """Measure each contender once a round, one after the other: A B C A B C …"""
-    results: dict[str, list[T]] = {server.kind.name: [] for server in contenders}
+def in_turns(contenders: Mapping[str, Callable[[int], T]], rounds: int) -> dict[str, list[T]]:
+    """Measure each contender once a round; each round begins with another: A B C, B C A, …
+
+    A contender is called with the number of the round. What it returned is told by its name, in
+    the order of the rounds.
+    """
+    names = list(contenders)
+    results: dict[str, list[T]] = {name: [] for name in names}
     for turn in range(rounds):
-        for server in contenders:
-            results[server.kind.name].append(measure(server, turn))
+        first = turn % len(names)
+        for name in (*names[first:], *names[:first]):
+            results[name].append(contenders[name](turn))
     return results
+
+
+def ask_in_turns(
+    servers: list[Server], rounds: int, measure: Callable[[Server, int], T]
+) -> dict[str, list[T]]:
+    """Do that with servers, by the names of their kinds."""
+    return in_turns({server.kind.name: partial(measure, server) for server in servers}, rounds)

@@ -3,7 +3,7 @@
 import http.client
 import json
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from serving.load import Seen
@@ -27,7 +27,11 @@ class Stream:
     pieces: list[tuple[float, str]]
     """Text and when it came; a piece may be of several tokens."""
     tokens: int
-    """As the server counted them; of a reply that was cut off, its pieces."""
+    """As the server counted them; of a reply that was cut off, as far as that is known."""
+    is_whole: bool = True
+    """Whether its end came; else it was cut off."""
+    prompt_tokens: int = 0
+    """As the server counted them; 0 of a reply that was cut off."""
 
     @property
     def first(self) -> float:
@@ -83,34 +87,50 @@ class LlmApi:
         body = read_body(seen, cut=cut)
         # A chunk may end inside of a character only if a piece was cut for its length.
         pieces = [(when, data.decode(errors="replace")) for when, data in body.pieces]
-        tokens = len(pieces) if cut else _post_mortem(port, body.headers["x-request-id"])
-        return Stream(seen.sent, pieces, tokens)
+        if not body.is_whole:
+            # Without drafts, each piece is of one token.
+            return Stream(seen.sent, pieces, len(pieces), is_whole=False)
+        told = _post_mortem(port, body.headers["x-request-id"])
+        tokens, prompt_tokens = int(told["completionTokens"]), int(told["promptTokens"])
+        return Stream(seen.sent, pieces, tokens, prompt_tokens=prompt_tokens)
 
 
-def _post_mortem(port: int, request_id: str) -> int:
+def _post_mortem(port: int, request_id: str) -> dict[str, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", f"/requests/{request_id}")
-        told = json.load(connection.getresponse())
+        told: dict[str, Any] = json.load(connection.getresponse())
     finally:
         connection.close()
-    return int(told["completionTokens"])
+    return told
 
 
 class LlamaServer:
     """JSON and server-sent events."""
 
     def request(self, ask: Ask) -> str:
-        """Ask /completion for the same sampling: only the filters that are on, in our order."""
+        """Ask /completion for the same sampling: only the filters that are on, in our order.
+
+        Greedy is top-k of 1. Temperature 0 alone gives the same text more slowly: it leaves the
+        whole vocabulary to the last sampler, which takes 5% of the speed with 49,152 entries and
+        13% with 262,144.
+        """
+        filters: dict[str, object] = (
+            {"samplers": ["penalties", "top_k"], "top_k": 1}
+            if ask.greedy
+            else {
+                "samplers": ["penalties", "top_k", "top_p", "temperature"],
+                "top_k": 40,
+                "top_p": 0.2,
+                "temperature": 0.8,
+            }
+        )
         body = {
             "prompt": ask.prompt,
             "n_predict": ask.tokens,
             "stream": True,
             "ignore_eos": True,
-            "samplers": ["penalties", "top_k", "top_p", "temperature"],
-            "temperature": 0.0 if ask.greedy else 0.8,
-            "top_k": 40,
-            "top_p": 0.2,
+            **filters,
             "repeat_penalty": 1.1,
             "frequency_penalty": 0.1,
             "repeat_last_n": 64,
@@ -121,13 +141,14 @@ class LlamaServer:
         """Read events; the last one has the number of tokens."""
         body = read_body(seen, cut=cut)
         pieces = []
-        tokens = 0
+        tokens = prompt_tokens = 0
         rest = b""
         for when, data in body.pieces:
             *events, rest = (rest + data).split(b"\n\n")
             for event in events:
                 told = json.loads(event.removeprefix(b"data: "))
                 tokens = told.get("tokens_predicted", tokens)
+                prompt_tokens = told.get("tokens_evaluated", prompt_tokens)
                 if told.get("content"):
                     pieces.append((when, told["content"]))
-        return Stream(seen.sent, pieces, tokens)
+        return Stream(seen.sent, pieces, tokens, body.is_whole, prompt_tokens)

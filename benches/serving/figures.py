@@ -65,24 +65,53 @@ class Row:
     """Whether ours computed with kernels of its own."""
     at_least: bool = True
     base_name: str = "llama-server"
-    notes: dict[str, float] = field(default_factory=dict)
-    """Other figures of the same scene, by name, which are kept but have no goal."""
+    notes: dict[str, list[float]] = field(default_factory=dict)
+    """Other figures of the same rounds, by name and unit, which have no goal."""
+    remark: str = ""
+    """What the reader has to know of this row."""
+
+    @property
+    def ratios(self) -> list[float]:
+        """The ratios of the rounds."""
+        return [ours / base for ours, base in zip(self.ours, self.base, strict=True)]
 
     @property
     def ratio(self) -> float:
-        """The median of the ratios of the rounds."""
-        pairs = zip(self.ours, self.base, strict=True)
-        return statistics.median(ours / base for ours, base in pairs)
+        """Their median."""
+        return statistics.median(self.ratios)
 
     @property
-    def is_reached(self) -> bool | None:
-        """Whether the ratio, as it is printed, reaches the goal; None without a goal."""
+    def quartiles(self) -> tuple[float, float]:
+        """The first and the third quartile of the ratios, within what was measured."""
+        ratios = self.ratios
+        if len(ratios) == 1:
+            return ratios[0], ratios[0]
+        first, _, third = statistics.quantiles(ratios, n=4, method="inclusive")
+        return first, third
+
+    @property
+    def verdict(self) -> str:
+        """Whether the ratios, as they are printed, reach the goal; empty without a goal.
+
+        Undecided is what has the goal between its quartiles.
+        """
         if self.goal is None:
-            return None
-        ratio = round(self.ratio, 3)
+            return ""
+        first, third = (self._reaches(round(ratio, 3)) for ratio in self.quartiles)
+        if first != third:
+            return "undecided"
+        return "reached" if first else "not reached"
+
+    def _reaches(self, ratio: float) -> bool:
+        assert self.goal is not None
         return ratio >= self.goal if self.at_least else ratio <= self.goal
 
 
 def each(loads: list[Load], figure: Callable[[Load], float]) -> list[float]:
     """Return a figure of each round."""
     return [figure(load) for load in loads]
+
+
+def client_share(load: Load) -> float:
+    """Return the load client's share of a core."""
+    return load.client_share

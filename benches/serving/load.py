@@ -133,11 +133,16 @@ class _Client:
         return True
 
 
+def carry_out(plan: Plan) -> Outcome:
+    """Send the requests of a plan and collect what comes back."""
+    return _Client(plan).run()
+
+
 def main() -> int:
-    """Carry a plan out."""
+    """Carry out the plan that standard input has."""
     told = json.load(sys.stdin)
     plan = Plan([Request(**request) for request in told["requests"]], told["deadline"])
-    json.dump(asdict(_Client(plan).run()), sys.stdout)
+    json.dump(asdict(carry_out(plan)), sys.stdout)
     return 0
 
 

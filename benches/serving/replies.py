@@ -17,6 +17,8 @@ class Body:
     headers: dict[str, str]
     pieces: list[tuple[float, bytes]]
     """Seconds since the plan began, and the bytes of the body that came then."""
+    is_whole: bool = True
+    """Whether the end came."""
 
 
 def read_body(seen: Seen, *, cut: bool = False) -> Body:
@@ -28,7 +30,7 @@ def read_body(seen: Seen, *, cut: bool = False) -> Body:
     head = reader.until(b"\r\n\r\n")
     if head is None:
         if cut:
-            return Body(200, {}, [])
+            return Body(200, {}, [], is_whole=False)
         raise BrokenReplyError(f"no head: {seen.error or 'the connection closed'}")
     status_line, *lines = head.decode("latin-1").split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines if line)
@@ -39,7 +41,7 @@ def read_body(seen: Seen, *, cut: bool = False) -> Body:
         raise BrokenReplyError(f"status {status}: {text[:200].decode(errors='replace')}")
     if not is_whole and not cut:
         raise BrokenReplyError(f"not whole: {seen.error or 'the connection closed'}")
-    return Body(status, headers, pieces)
+    return Body(status, headers, pieces, is_whole)
 
 
 def _pieces(reader: "_Reader", headers: dict[str, str]) -> tuple[list[tuple[float, bytes]], bool]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from serving.dialects import Ask, Dialect, LlamaServer, LlmApi, Stream
-from serving.load import Outcome, Plan, Request, Seen
+from serving.load import Outcome, Plan, Request, Seen, carry_out
 
 _START_SECONDS = 120
 _STOP_SECONDS = 20
@@ -88,7 +88,7 @@ class Server:
         self.kind = kind
         self.port = _free_port()
         self._log = log
-        began = time.perf_counter()
+        self._began = time.perf_counter()
         with log.open("wb") as file:
             self._process = subprocess.Popen(
                 kind.command(sizes, self.port), stdout=file, stderr=file
@@ -98,7 +98,6 @@ class Server:
         except BaseException:
             self.stop()
             raise
-        self.start_seconds = time.perf_counter() - began
 
     def ask(self, *asks: Ask, deadline: float = 120.0, may_cut: bool = False) -> Load:
         """Send requests together and read the replies.
@@ -116,6 +115,19 @@ class Server:
     ) -> Load:
         """Do the same with requests that are sent later; see `load.Request.after`."""
         return ask_all([(self, ask, after) for ask, after in asks], deadline, may_cut=may_cut)
+
+    def answer_seconds(self) -> float:
+        """Ask for one token, from this process; return the seconds from the start to its end.
+
+        Both kinds have then decoded once. The peer does that by itself before it says that it is
+        ready; ours does not.
+        """
+        ask = Ask("Once upon a time there", 1, greedy=True)
+        plan = Plan([Request(self.port, self.kind.dialect.request(ask))], _START_SECONDS)
+        outcome = carry_out(plan)
+        seconds = time.perf_counter() - self._began
+        _read([(self, ask, None)], outcome, may_cut=False)
+        return seconds
 
     def memory(self) -> int:
         """Return the bytes that are resident: its own and those of mapped files."""
@@ -172,10 +184,16 @@ def ask_all(
     )
     told = json.loads(done.stdout)
     outcome = Outcome(**told | {"streams": [Seen(**seen) for seen in told["streams"]]})
+    return _read(asks, outcome, may_cut=may_cut)
+
+
+def _read(
+    asks: Sequence[tuple[Server, Ask, float | None]], outcome: Outcome, *, may_cut: bool
+) -> Load:
     streams = []
     for (server, ask, _), seen in zip(asks, outcome.streams, strict=True):
         stream = server.kind.dialect.stream(server.port, seen, cut=may_cut)
-        if not may_cut and stream.tokens != ask.tokens:
+        if stream.is_whole and stream.tokens != ask.tokens:
             raise LoadError(f"{server.kind.name} made {stream.tokens} of {ask.tokens} tokens")
         streams.append(stream)
     return Load(streams, outcome.cpu_seconds / outcome.wall_seconds)

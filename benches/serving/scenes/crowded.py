@@ -1,40 +1,54 @@
 """Cores that are shared: with a process that computes, with another server."""
 
-from serving.bench import Bench, Scene, in_turns, warm_up
+import time
+from functools import partial
+
+from serving.bench import Bench, Scene, ask_in_turns, in_turns, warm_up
 from serving.dialects import Ask
 from serving.figures import Row
 from serving.neighbour import busy_neighbour
-from serving.servers import Kind, Load, Server, Sizes, ask_all, llama_server, ours, running
+from serving.servers import Load, Server, Sizes, ask_all, llama_server, ours, running
 
 _TOKENS = 128
 _SECONDS = 4.0
-"""A stream that is slower is cut off and its pieces counted: llama-server may take minutes."""
+"""A stream that is slower is cut off: llama-server may take minutes."""
+_REST_SECONDS = 4.0
+"""For so long at most after such a time ours goes on with a thread less."""
+_NO_DRAFTS = "-prompt-lookup=false"
+"""So that of ours, too, a piece is a token."""
 
 
 def _ask(turn: int, which: int) -> Ask:
     return Ask(f"{turn}.{which} is the number of this story: once upon a time there", _TOKENS)
 
 
-def _speed(load: Load) -> float:
+def speed_until_cut(load: Load) -> float:
     """Return tokens a second of all streams; one that was cut off counts until then."""
-    return sum(
-        len(stream.pieces) / (_SECONDS if len(stream.pieces) < _TOKENS * 0.9 else stream.last)
-        for stream in load.streams
-    )
+    return sum(s.tokens / ((s.last if s.is_whole else _SECONDS) - s.sent) for s in load.streams)
+
+
+def _settle(server: Server, crowded_at: float) -> None:
+    """Let a server that was crowded find out, while it computes, that it is no more."""
+    time.sleep(max(0.0, crowded_at + _REST_SECONDS - time.perf_counter()))
+    server.ask(Ask("Once upon a time there", _TOKENS), deadline=_SECONDS, may_cut=True)
 
 
 def _busy_neighbour(bench: Bench) -> list[Row]:
     sizes = Sizes(bench.model("SmolLM2"), 512, 1)
+    kinds = [ours("off", _NO_DRAFTS), llama_server(bench.peer.server), ours("auto", _NO_DRAFTS)]
+    crowded_at = dict.fromkeys((kind.name for kind in kinds), 0.0)
 
     def measure(server: Server, turn: int) -> tuple[float, float]:
+        _settle(server, crowded_at[server.kind.name])
         quiet = server.ask(_ask(turn, 1), deadline=_SECONDS, may_cut=True)
         with busy_neighbour():
             busy = server.ask(_ask(turn, 2), deadline=_SECONDS, may_cut=True)
-        return _speed(quiet), _speed(busy)
+        crowded_at[server.kind.name] = time.perf_counter()
+        return speed_until_cut(quiet), speed_until_cut(busy)
 
-    with running(bench.kinds, sizes, bench.work) as servers:
+    with running(kinds, sizes, bench.work) as servers:
         warm_up(servers, 1)
-        speeds = in_turns(servers, bench.rounds or 3, measure)
+        speeds = ask_in_turns(servers, bench.rounds or 5, measure)
     rows = []
     for kernels in (False, True):
         own = speeds[ours("auto" if kernels else "off").name]
@@ -63,44 +77,40 @@ def _busy_neighbour(bench: Bench) -> list[Row]:
 
 def _two_servers(bench: Bench) -> list[Row]:
     sizes = Sizes(bench.model("SmolLM2"), 512, 1)
-    rows = []
-    for kind in (ours("off"), ours("auto"), llama_server(bench.peer.server)):
-        alone, both = _alone_and_both(bench, kind, sizes)
-        is_ours = kind.program is None
-        rows.append(
-            Row(
-                f"two servers at once, a stream each: {kind.name}",
-                "tokens/s",
-                both,
-                alone,
-                0.8 if is_ours else None,
-                kernels="kernels" in kind.name,
-                base_name="one alone",
-            )
-        )
-    return rows
+    kinds = [ours("off", _NO_DRAFTS), ours("auto", _NO_DRAFTS), llama_server(bench.peer.server)]
+    crowded_at = dict.fromkeys((kind.name for kind in kinds), 0.0)
 
+    def alone(server: Server, turn: int) -> float:
+        _settle(server, crowded_at[server.kind.name])
+        return speed_until_cut(server.ask(_ask(turn, 0), deadline=_SECONDS, may_cut=True))
 
-def _alone_and_both(bench: Bench, kind: Kind, sizes: Sizes) -> tuple[list[float], list[float]]:
-    # First alone: for some seconds after it was crowded, ours computes with fewer threads.
-    turns = range(bench.rounds or 3)
-    with running([kind, kind], sizes, bench.work) as servers:
+    def both(first: Server, second: Server, turn: int) -> float:
+        asks = [(first, _ask(turn, 1), None), (second, _ask(turn, 2), None)]
+        speed = speed_until_cut(ask_all(asks, _SECONDS, may_cut=True))
+        crowded_at[first.kind.name] = time.perf_counter()
+        return speed
+
+    with running([*kinds, *kinds], sizes, bench.work) as servers:
         warm_up(servers, 1)
-        first, second = servers
-        alone = [
-            _speed(first.ask(_ask(turn, 0), deadline=_SECONDS, may_cut=True)) for turn in turns
-        ]
-        both = [
-            _speed(
-                ask_all(
-                    [(first, _ask(turn, 1), None), (second, _ask(turn, 2), None)],
-                    _SECONDS,
-                    may_cut=True,
-                )
-            )
-            for turn in turns
-        ]
-    return alone, both
+        contenders = {}
+        for kind, one, other in zip(
+            kinds, servers[: len(kinds)], servers[len(kinds) :], strict=True
+        ):
+            contenders[f"{kind.name}, alone"] = partial(alone, one)
+            contenders[f"{kind.name}, both"] = partial(both, one, other)
+        speeds = in_turns(contenders, bench.rounds or 5)
+    return [
+        Row(
+            f"two servers at once, a stream each: {kind.name}",
+            "tokens/s",
+            speeds[f"{kind.name}, both"],
+            speeds[f"{kind.name}, alone"],
+            0.8 if kind.program is None else None,
+            kernels="kernels" in kind.name,
+            base_name="one alone",
+        )
+        for kind in kinds
+    ]
 
 
 SCENES = (Scene("busy-neighbour", _busy_neighbour), Scene("two-servers", _two_servers))

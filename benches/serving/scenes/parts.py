@@ -9,7 +9,7 @@ from serving.figures import Row
 
 _STOP_TOKENS = 20
 """Tokens of one run of the stop bench."""
-_ROUNDS = 3
+_ROUNDS = 5
 
 
 def _stop_rules(bench: Bench) -> list[Row]:
@@ -19,7 +19,7 @@ def _stop_rules(bench: Bench) -> list[Row]:
     )
     label = "stop rules, ten patterns: one token after 30,000 bytes of reply"
     return [
-        Row(label, "µs", late, base, goal, False, at_least=False, base_name=base_name)
+        Row(label, "µs", late, base, goal, kernels=False, at_least=False, base_name=base_name)
         for base, base_name, goal in (
             (early, "after 100 bytes", 1.1),
             ([2.0] * len(runs), "the bound", 1.0),
@@ -59,7 +59,7 @@ def _sampling(bench: Bench) -> list[Row]:
             own[vocabulary],
             base[vocabulary],
             0.2,
-            False,
+            kernels=False,
             at_least=False,
             base_name="llama.cpp's chain",
         )

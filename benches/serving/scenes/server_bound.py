@@ -1,7 +1,7 @@
 """A model that computes next to nothing: what the server itself takes for a token."""
 
-from serving.bench import Bench, Scene, in_turns, warm_up
-from serving.figures import Row, each, first_text, speed
+from serving.bench import Bench, Scene, ask_in_turns, warm_up
+from serving.figures import Row, client_share, each, first_text, speed
 from serving.scenes.streams import ask_many
 from serving.servers import Sizes, ours, running
 
@@ -19,8 +19,8 @@ def _server_bound(bench: Bench) -> list[Row]:
     with running(bench.kinds, sizes, bench.work) as servers:
         warm_up(servers, _WIDTH)
         before = {server.kind.name: server.cpu_seconds() for server in servers}
-        rounds = bench.rounds or 5
-        loads = in_turns(
+        rounds = bench.rounds or 9
+        loads = ask_in_turns(
             servers, rounds, lambda server, turn: ask_many(server, turn, _WIDTH, _TOKENS)
         )
         tokens = rounds * _WIDTH * _TOKENS
@@ -37,10 +37,11 @@ def _server_bound(bench: Bench) -> list[Row]:
             kernels,
         )
         row.notes = {
-            "CPU time of a token, µs": 1e6 * cpu[name],
-            "llama-server's CPU time of a token, µs": 1e6 * cpu["llama-server"],
-            "first text, ms": first_text(loads[name][-1]),
-            "load client, share of a core": loads[name][-1].client_share,
+            "CPU time of a token, µs": [1e6 * cpu[name]],
+            "llama-server's CPU time of a token, µs": [1e6 * cpu["llama-server"]],
+            "first text, ms": each(loads[name], first_text),
+            "llama-server's first text, ms": each(loads["llama-server"], first_text),
+            "load client, share of a core": each(loads[name], client_share),
         }
         rows.append(row)
     return rows

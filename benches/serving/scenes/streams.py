@@ -2,11 +2,12 @@
 
 import json
 import subprocess
+from dataclasses import dataclass, field
 from functools import partial
 
-from serving.bench import Bench, Scene, in_turns, warm_up
+from serving.bench import Bench, Scene, ask_in_turns, in_turns, warm_up
 from serving.dialects import Ask
-from serving.figures import Row, decode_speed, each, first_text, longest_gap, speed
+from serving.figures import Row, decode_speed, first_text, longest_gap, speed
 from serving.servers import Load, Server, Sizes, ours, running
 
 _CONTEXT = 512
@@ -15,6 +16,25 @@ _TOKENS = 32
 _TOKENS_ALONE = 64
 _PROMPT_TOKENS = 16
 """About as many as the prompts below have."""
+_LIMIT = "llama-batched-bench"
+
+
+@dataclass
+class _Reading:
+    """What one round shows of one contender, in tokens a second, and what was seen beside it."""
+
+    speed: float
+    decode_speed: float
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+def _read(load: Load) -> _Reading:
+    notes = {
+        "first text, ms": first_text(load),
+        "longest gap, ms": 1e3 * longest_gap(load.streams),
+        "load client, share of a core": load.client_share,
+    }
+    return _Reading(speed(load), decode_speed(load), notes)
 
 
 def ask_many(server: Server, turn: int, width: int, tokens: int, *, greedy: bool = False) -> Load:
@@ -27,46 +47,52 @@ def ask_many(server: Server, turn: int, width: int, tokens: int, *, greedy: bool
     )
 
 
-def _one_stream(bench: Bench, model: str, *, greedy: bool, goal: float) -> list[Row]:
+def _one_stream(bench: Bench, model: str, *, greedy: bool, goal: float, rounds: int) -> list[Row]:
     sizes = Sizes(bench.model(model), _CONTEXT, 1)
+
+    def measure(server: Server, turn: int) -> _Reading:
+        return _read(ask_many(server, turn, 1, _TOKENS_ALONE, greedy=greedy))
+
     with running(bench.kinds, sizes, bench.work) as servers:
         warm_up(servers, 1)
-        loads = in_turns(
-            servers,
-            bench.rounds or 9,
-            lambda server, turn: ask_many(server, turn, 1, _TOKENS_ALONE, greedy=greedy),
-        )
+        readings = ask_in_turns(servers, bench.rounds or rounds, measure)
     sampling = "greedy" if greedy else "default sampling"
-    return _rows(loads, f"{model}, 1 stream, {sampling}", goal)
+    return _rows(readings, f"{model}, 1 stream, {sampling}", goal)
 
 
-def _many_streams(bench: Bench, model: str, *, width: int, goal: float) -> list[Row]:
+def _many_streams(bench: Bench, model: str, *, width: int, goal: float, rounds: int) -> list[Row]:
     sizes = Sizes(bench.model(model), _CONTEXT, width)
-    limits: list[float] = []
+
+    def measure(server: Server, turn: int) -> _Reading:
+        return _read(ask_many(server, turn, width, _TOKENS))
+
+    def limit(turn: int) -> _Reading:  # noqa: ARG001 - it has no prompts that could be the same
+        decoded = _raw_decode(bench, sizes)
+        return _Reading(decoded, decoded)
+
     with running(bench.kinds, sizes, bench.work) as servers:
         warm_up(servers, width)
-
-        def measure(server: Server, turn: int) -> Load:
-            if server is servers[0]:
-                limits.append(_raw_decode(bench, sizes))
-            return ask_many(server, turn, width, _TOKENS)
-
-        loads = in_turns(servers, bench.rounds or (7 if width < 32 else 5), measure)
+        contenders = {server.kind.name: partial(measure, server) for server in servers}
+        readings = in_turns(contenders | {_LIMIT: limit}, bench.rounds or rounds)
     label = f"{model}, {width} streams"
-    rows = _rows(loads, label, goal)
-    decoded = {name: each(some, decode_speed) for name, some in loads.items()}
-    share = Row(
-        f"{label}: share of raw decode",
-        "tokens/s",
-        decoded["ours"],
-        limits,
-        0.98,
-        kernels=False,
-        base_name="llama-batched-bench",
-    )
-    peer = Row("", "", decoded["llama-server"], limits, None, kernels=False)
-    share.notes["llama-server's share"] = peer.ratio
-    return [*rows, share]
+    return [*_rows(readings, label, goal), *_shares(readings, label)]
+
+
+def _shares(readings: dict[str, list[_Reading]], label: str) -> list[Row]:
+    """Hold decoding against llama.cpp without a server: ours without kernels, and the peer's."""
+    decoded = {name: [reading.decode_speed for reading in some] for name, some in readings.items()}
+    return [
+        Row(
+            f"{label}: share of raw decode{whose}",
+            "tokens/s",
+            decoded[name],
+            decoded[_LIMIT],
+            goal,
+            kernels=False,
+            base_name=_LIMIT,
+        )
+        for name, whose, goal in (("ours", "", 0.98), ("llama-server", ", llama-server's", None))
+    ]
 
 
 def _raw_decode(bench: Bench, sizes: Sizes) -> float:
@@ -86,31 +112,31 @@ def _raw_decode(bench: Bench, sizes: Sizes) -> float:
     return float(json.loads(line)["speed_tg"])
 
 
-def _rows(loads: dict[str, list[Load]], label: str, goal: float) -> list[Row]:
+def _rows(readings: dict[str, list[_Reading]], label: str, goal: float) -> list[Row]:
     """Make a row without and one with kernels of our own."""
+    base = readings["llama-server"]
     rows = []
     for kernels in (False, True):
-        own = loads[ours("auto" if kernels else "off").name]
-        base = loads["llama-server"]
-        row = Row(label, "tokens/s", each(own, speed), each(base, speed), goal, kernels)
-        row.notes = {
-            "first text, ms": each(own, first_text)[-1],
-            "llama-server's first text, ms": each(base, first_text)[-1],
-            "longest gap, ms": 1e3 * longest_gap(own[-1].streams),
-            "llama-server's longest gap, ms": 1e3 * longest_gap(base[-1].streams),
-            "load client, share of a core": own[-1].client_share,
-        }
+        own = readings[ours("auto" if kernels else "off").name]
+        speeds, base_speeds = ([reading.speed for reading in some] for some in (own, base))
+        row = Row(label, "tokens/s", speeds, base_speeds, goal, kernels)
+        for name in own[0].notes:
+            row.notes[name] = [reading.notes[name] for reading in own]
+            row.notes[f"llama-server's {name}"] = [reading.notes[name] for reading in base]
         rows.append(row)
     return rows
 
 
 SCENES = tuple(
     Scene(f"{kind}-{model.lower()}", run)
-    for model, one, sampled, many in (("SmolLM2", 1.02, 1.02, 1.05), ("Gemma", 1.02, 1.20, 1.25))
+    for model, one, sampled, many, rounds in (
+        ("SmolLM2", 1.02, 1.02, 1.05, 21),
+        ("Gemma", 1.02, 1.20, 1.25, 13),
+    )
     for kind, run in (
-        ("greedy", partial(_one_stream, model=model, greedy=True, goal=one)),
-        ("sampled", partial(_one_stream, model=model, greedy=False, goal=sampled)),
-        ("streams8", partial(_many_streams, model=model, width=8, goal=many)),
-        ("streams32", partial(_many_streams, model=model, width=32, goal=many)),
+        ("greedy", partial(_one_stream, model=model, greedy=True, goal=one, rounds=rounds)),
+        ("sampled", partial(_one_stream, model=model, greedy=False, goal=sampled, rounds=rounds)),
+        ("streams8", partial(_many_streams, model=model, width=8, goal=many, rounds=11)),
+        ("streams32", partial(_many_streams, model=model, width=32, goal=many, rounds=7)),
     )
 )
