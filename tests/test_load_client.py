@@ -250,9 +250,9 @@ def test_a_copy_with_another_text_is_no_result():
 
 def test_speed_of_streams_that_may_be_cut_off():
     """Whole: the server's count until the last text; cut off: until then."""
-    whole = Stream(0.0, [(1.0, "a b"), (2.0, "c")], 128)
-    cut = Stream(0.0, [(1.0, "a")], 1, is_whole=False)
-    assert crowded.speed_until_cut(Load([whole, cut], 0.0)) == 128 / 2 + 1 / 4
+    whole = Stream(0.5, [(1.0, "a b"), (2.5, "c")], 128)
+    cut = Stream(2.0, [(3.0, "a")], 1, is_whole=False)
+    assert crowded.speed_until_cut(Load([whole, cut], 0.0)) == 128 / 2 + 1 / 2
 
 
 def test_every_scene_has_a_name_of_its_own():
