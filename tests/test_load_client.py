@@ -183,7 +183,8 @@ def test_a_figure_is_the_median_of_the_rounds():
 def test_what_was_kept_is_reported_with_notes_and_failures(tmp_path: Path):
     facts = dict.fromkeys(("machine", "system", "llm-api", "llama-server", "date", OTHERS), "x")
     seen = row([1.5], 1.5)
-    seen.notes = {"first text, ms": [10.0, 30.0, 20.0]}
+    seen.notes = {"first text, ms": [10.0, 30.0, 20.0], "longest gap, ms": [1.0]}
+    seen.base_notes = {"first text, ms": [40.0]}
     seen.remark = "nothing was drafted"
     kept.write(tmp_path, Kept("one", facts, 60.0, [seen]))
     kept.write(tmp_path, Kept("two", facts, 60.0, [], "LoadError: it broke"))
@@ -195,7 +196,7 @@ def test_what_was_kept_is_reported_with_notes_and_failures(tmp_path: Path):
     assert kept.read(tmp_path, "three") is None
     page = results([some for some in told if some is not None])
     assert "- two: LoadError: it broke\n" in page
-    assert "- scene: first text, ms: 20; nothing was drafted\n" in page
+    assert "- scene: first text, ms: 20 (llama-server: 40); longest gap, ms: 1; nothing" in page
     assert "all scenes together: 2 minutes" in page
 
 

@@ -16,7 +16,8 @@ def medians(bench: str, name: str) -> dict[str, float]:
         [
             *("cargo", "bench", "-q", "--manifest-path", str(_BENCHES / "Cargo.toml")),
             *("--target-dir", str(TARGET), "--bench", bench, "--"),
-            *(name, "--noplot", "--warm-up-time", "1", "--measurement-time", "2"),
+            *(name, "--noplot", "--nresamples", "1000"),
+            *("--warm-up-time", "1", "--measurement-time", "2"),
         ],
         check=True,
         stdout=subprocess.DEVNULL,

@@ -67,6 +67,8 @@ class Row:
     base_name: str = "llama-server"
     notes: dict[str, list[float]] = field(default_factory=dict)
     """Other figures of the same rounds, by name and unit, which have no goal."""
+    base_notes: dict[str, list[float]] = field(default_factory=dict)
+    """Those of the base, by the same names."""
     remark: str = ""
     """What the reader has to know of this row."""
 

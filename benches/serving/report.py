@@ -77,7 +77,11 @@ def beside(rows: list[Row]) -> str:
     """Return what rows tell beside their ratios, as a Markdown list; empty if nothing."""
     lines = []
     for row in rows:
-        told = [f"{name}: {figure(values)}" for name, values in row.notes.items()]
+        told = []
+        for name, values in row.notes.items():
+            base = row.base_notes.get(name)
+            against = "" if base is None else f" ({row.base_name}: {figure(base)})"
+            told.append(f"{name}: {figure(values)}{against}")
         if row.remark:
             told.append(row.remark)
         if told:

@@ -55,12 +55,8 @@ def _fresh_prompt(bench: Bench, model: str, goal: float) -> list[Row]:
             goal if kernels else None,
             kernels,
         )
-        row.notes = {
-            "first text, ms": [1e3 * seconds for seconds, _ in times[name]],
-            "llama-server's first text, ms": [
-                1e3 * seconds for seconds, _ in times["llama-server"]
-            ],
-        }
+        for notes, who in ((row.notes, name), (row.base_notes, "llama-server")):
+            notes["first text, ms"] = [1e3 * seconds for seconds, _ in times[who]]
         rows.append(row)
     return rows
 
@@ -145,13 +141,9 @@ def _long_prompt_arrives(bench: Bench) -> list[Row]:
     label = "a prompt of 3,500 tokens comes while 4 streams run: their longest gap"
     rows = _rows(label, "s", gaps, 0.5)
     for row in rows:
-        own = times[ours("auto" if row.kernels else "off").name]
-        row.notes = {
-            "the prompt's first text, s": [first for _, first in own],
-            "the prompt's first text of llama-server, s": [
-                first for _, first in times["llama-server"]
-            ],
-        }
+        name = ours("auto" if row.kernels else "off").name
+        for notes, who in ((row.notes, name), (row.base_notes, "llama-server")):
+            notes["the prompt's own first text, s"] = [first for _, first in times[who]]
     return rows
 
 

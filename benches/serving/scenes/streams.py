@@ -122,7 +122,7 @@ def _rows(readings: dict[str, list[_Reading]], label: str, goal: float) -> list[
         row = Row(label, "tokens/s", speeds, base_speeds, goal, kernels)
         for name in own[0].notes:
             row.notes[name] = [reading.notes[name] for reading in own]
-            row.notes[f"llama-server's {name}"] = [reading.notes[name] for reading in base]
+            row.base_notes[name] = [reading.notes[name] for reading in base]
         rows.append(row)
     return rows
 
