@@ -75,7 +75,8 @@ test: test-rust test-python ## run all tests (Rust and Python, real sockets, the
 test-rust: build demo-model
 	LLM_API_TEST_MODEL="$$($(BIN)/python -m llm_api.models $(DEMO_MODEL))" \
 	LLM_API_BACKENDS="$(CURDIR)/python/llm_api/backends" \
-	sh -c '$(CARGO) test $(RELEASE) --workspace $(VENDORED)'
+	sh -c '$(CARGO) test $(RELEASE) --workspace $(VENDORED) && \
+	LLM_API_KERNELS=avx2 $(CARGO) test $(RELEASE) --workspace --test vehicle $(VENDORED)'
 
 test-python: build demo-model $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Instant;
+
 use common::products::{Memory, activations, assert_close, product, tiers};
 use common::{Random, weights};
 use llm_kernels::dispatch::Tier;
@@ -82,6 +84,43 @@ fn tiers_batches_and_threads_make_no_difference() {
                 let out: Vec<f32> = bits.map(f32::from_bits).collect();
                 assert_close(&out, kind, &source, view, &format!("{kind} {cols} {n}"));
             }
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too slow")]
+fn products_that_nobody_chose() {
+    let (mut random, end) = Random::from_clock();
+    while Instant::now() < end {
+        let kind = WeightType::ALL[random.below(WeightType::ALL.len())];
+        let rows = match random.below(4) {
+            0 => 1024 + random.below(GROUP),
+            _ => GROUP * (1 + random.below(8)),
+        };
+        let cols = kind.block_values() * (1 + random.below(4));
+        let n = 1 + random.below((4_000_000 / (rows * cols)).clamp(1, 140));
+        let stride = cols + random.below(9);
+        let source = weights(kind, rows, cols, &mut random);
+        let x = activations(n, cols, stride, &mut random);
+        let view = Rows { data: &x, stride };
+        let mut first: Option<Vec<f32>> = None;
+        for tier in tiers() {
+            let layout = Layout::new(tier, kind, rows, cols).unwrap();
+            let mut packed = vec![0; layout.bytes()];
+            layout.pack(&source, &mut packed);
+            let threads = 1 + random.below(8);
+            let out = product(&layout, &packed, tier, view, n, threads);
+            let what = format!("{tier:?} {kind} {rows}x{cols} n={n}, {threads} threads");
+            let first = first.get_or_insert_with(|| {
+                assert_close(&out, kind, &source, view, &what);
+                out.clone()
+            });
+            let same = first
+                .iter()
+                .zip(&out)
+                .all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{what}");
         }
     }
 }

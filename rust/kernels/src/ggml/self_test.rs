@@ -1,7 +1,8 @@
-//! A few products, layers and attention nodes of our kernels beside those of
-//! llama.cpp, before any model depends on ours.
+//! A few products, experts, layers and attention nodes of our kernels beside
+//! those of llama.cpp, before any model depends on ours.
 
 mod attention;
+mod experts;
 mod layers;
 mod products;
 
@@ -15,11 +16,16 @@ use super::hooks;
 pub(super) fn run(device: *mut Device) -> Result<(), String> {
     let bench = Bench::new(device)?;
     products::run(&bench)?;
+    experts::run(&bench)?;
     layers::run(&bench)?;
     attention::run(&bench)
 }
 
-/// A CPU backend of one thread.
+/// Threads share rows to quantize, outputs and cells, and wait for each other.
+/// ggml starts them for each graph, so there are no more.
+const THREADS: i32 = 2;
+
+/// A CPU backend.
 struct Bench {
     device: *mut Device,
     backend: Owned<sys::ggml_backend>,
@@ -35,8 +41,7 @@ impl Bench {
         unsafe {
             let backend = sys::ggml_backend_dev_init(device.cast(), std::ptr::null());
             let backend = Owned::new(backend, sys::ggml_backend_free).ok_or(failed("a backend"))?;
-            // More would be started and ended for each graph.
-            hooks::set_threads(backend.0.cast(), 1);
+            hooks::set_threads(backend.0.cast(), THREADS);
             Ok(Bench { device, backend })
         }
     }

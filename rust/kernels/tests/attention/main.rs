@@ -5,6 +5,8 @@ mod case;
 mod common;
 mod extremes;
 
+use std::time::Instant;
+
 use case::{Case, HIDDEN, Size};
 use common::Random;
 use llm_kernels::attention::{Attention, CacheType, Shape};
@@ -89,54 +91,70 @@ fn size(dim: usize, kv_heads: usize, group: usize, tokens: usize, cells: usize) 
 fn random_nodes() {
     let mut random = Random(1);
     for round in 0..120 {
-        let tokens = [1, 1, 2, 7, 15, 16, 17, 33, 70][random.below(9)];
-        let cells = match random.below(3) {
-            0 => 1 + random.below(70),
-            1 => 1 + random.below(300),
-            _ => 1 + random.below(6000 / tokens).min(3000),
-        };
-        let size = Size {
-            kind: [CacheType::F16, CacheType::Q8_0][random.below(2)],
-            dim: [32, 64, 64, 96, 128, 256][random.below(6)],
-            kv_heads: 1 + random.below(3),
-            group: [1, 2, 3, 4, 5, 7, 8, 11][random.below(8)],
-            tokens,
-            cells,
-            streams: 1 + random.below(6) / 5,
-        };
-        let mut case = Case::new(size, &mut random);
-        let sparsity = [2, 3, 20][random.below(3)];
-        let window = 1 + random.below(cells);
-        let kind = random.below(6);
-        if kind > 0 {
-            case = case.with_mask(|token, cell| {
-                let end = (cells * (token + 1)).div_ceil(tokens);
-                let is_visible = match kind {
-                    1 => cell < end,
-                    2 => cell < end && cell + window >= end,
-                    3 => random.below(sparsity) == 0,
-                    // Each row of another sequence, and some that see nothing.
-                    4 => token % 5 != 0 && cell / 7 % tokens == token,
-                    _ => {
-                        // Biases of 0 to -16.
-                        let bits = 0x8000 + 0x4c00 * (random.below(64) as u16) / 64;
-                        return if cell < end { bits } else { HIDDEN };
-                    }
-                };
-                if is_visible { ZERO } else { HIDDEN }
-            });
-        }
-        if random.below(4) == 0 {
-            case.shape.soft_cap = [0.5, 20.0][random.below(2)];
-        }
-        if kind > 0 && random.below(3) == 0 {
-            case.shape.max_bias = 8.0;
-        }
-        if random.below(4) == 0 {
-            case.sinks = Some((0..case.shape.heads).map(|_| 4.0 * random.unit()).collect());
-        }
-        check(&case, &format!("round {round} ({size:?}, mask {kind})"));
+        let (case, name) = random_node(&mut random);
+        check(&case, &format!("round {round} ({name})"));
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too slow")]
+fn nodes_that_nobody_chose() {
+    let (mut random, end) = Random::from_clock();
+    while Instant::now() < end {
+        let (case, name) = random_node(&mut random);
+        check(&case, &name);
+    }
+}
+
+/// A node, and what it is.
+fn random_node(random: &mut Random) -> (Case, String) {
+    let tokens = [1, 1, 2, 7, 15, 16, 17, 33, 70][random.below(9)];
+    let cells = match random.below(3) {
+        0 => 1 + random.below(70),
+        1 => 1 + random.below(300),
+        _ => 1 + random.below(6000 / tokens).min(3000),
+    };
+    let size = Size {
+        kind: [CacheType::F16, CacheType::Q8_0][random.below(2)],
+        dim: [32, 64, 64, 96, 128, 256][random.below(6)],
+        kv_heads: 1 + random.below(3),
+        group: [1, 2, 3, 4, 5, 7, 8, 11][random.below(8)],
+        tokens,
+        cells,
+        streams: 1 + random.below(6) / 5,
+    };
+    let mut case = Case::new(size, random);
+    let sparsity = [2, 3, 20][random.below(3)];
+    let window = 1 + random.below(cells);
+    let kind = random.below(6);
+    if kind > 0 {
+        case = case.with_mask(|token, cell| {
+            let end = (cells * (token + 1)).div_ceil(tokens);
+            let is_visible = match kind {
+                1 => cell < end,
+                2 => cell < end && cell + window >= end,
+                3 => random.below(sparsity) == 0,
+                // Each row of another sequence, and some that see nothing.
+                4 => token % 5 != 0 && cell / 7 % tokens == token,
+                _ => {
+                    // Biases of 0 to -16.
+                    let bits = 0x8000 + 0x4c00 * (random.below(64) as u16) / 64;
+                    return if cell < end { bits } else { HIDDEN };
+                }
+            };
+            if is_visible { ZERO } else { HIDDEN }
+        });
+    }
+    if random.below(4) == 0 {
+        case.shape.soft_cap = [0.5, 20.0][random.below(2)];
+    }
+    if kind > 0 && random.below(3) == 0 {
+        case.shape.max_bias = 8.0;
+    }
+    if random.below(4) == 0 {
+        case.sinks = Some((0..case.shape.heads).map(|_| 4.0 * random.unit()).collect());
+    }
+    (case, format!("{size:?}, mask {kind}"))
 }
 
 #[test]

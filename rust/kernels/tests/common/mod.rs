@@ -5,6 +5,8 @@
 
 pub mod products;
 
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
 use llm_kernels::matmul::WeightType;
 
 /// A small random generator (xorshift64*), so that failures can be repeated.
@@ -20,6 +22,20 @@ impl Random {
 
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
+    }
+
+    /// One that nobody chose, from the clock, for tests that go on until the
+    /// time that comes with it. A test that fails prints what repeats it.
+    pub fn from_clock() -> (Random, Instant) {
+        const VARIABLE: &str = "LLM_API_TEST_SEED";
+        let seed = match std::env::var(VARIABLE) {
+            Ok(seed) => seed.parse().expect(VARIABLE),
+            Err(_) => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(1, |time| time.as_nanos() as u64 | 1),
+        };
+        println!("{VARIABLE}={seed} repeats this");
+        (Random(seed), Instant::now() + Duration::from_secs(2))
     }
 
     /// In -1..1.

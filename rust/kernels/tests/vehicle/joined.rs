@@ -151,7 +151,7 @@ fn layers_are_those_of_llama_cpp() {
     for kind in kinds {
         for rows in [1, 2, 4, 5, 9, 70] {
             for gelu in [false, true] {
-                let threads = random.i32(1..=4);
+                let threads = random.i32(1..=8);
                 let mut case = Case::new(random.u64(..), kind, rows, threads, gelu);
                 case.fill();
                 case.compute(&[]);

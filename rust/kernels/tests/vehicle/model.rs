@@ -19,7 +19,7 @@ fn text_is_as_without_our_kernels() {
     let tokens = ours.tokenize(PROMPT);
     let expected = Context::new(&stock, 2).decode(&tokens, 0);
     let mut first = None;
-    for threads in [1, 2, 3] {
+    for threads in [1, 2, 3, 8] {
         let found = Context::new(&ours, threads).decode(&tokens, 0);
         let kl = divergence(&expected, &found);
         assert!(kl < 0.02, "{threads} threads: {kl}");

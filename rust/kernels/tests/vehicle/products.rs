@@ -25,7 +25,7 @@ fn products_are_those_of_llama_cpp() {
     let mut random = fastrand::Rng::with_seed(1);
     for kind in TYPES {
         for rows in [1, 2, 4, 5, 31, 70] {
-            let threads = random.i32(1..=4);
+            let threads = random.i32(1..=8);
             let mut bench = Bench::new(random.u64(..), threads);
             // 1056 is 33 groups; 1041 leaves 17 of the last.
             let outputs = *random.choice(&[32, 96, 1056, 1041]).unwrap();
@@ -52,7 +52,7 @@ fn experts_are_those_of_llama_cpp() {
     for kind in TYPES {
         for (tokens, shared_inputs) in [(1, true), (1, false), (3, false), (40, true), (40, false)]
         {
-            let mut bench = Bench::new(random.u64(..), random.i32(1..=4));
+            let mut bench = Bench::new(random.u64(..), random.i32(1..=8));
             let (experts, used, cols, outputs) = (6, 2, 256, 96);
             let weights = bench.weights(kind, [cols, outputs, experts]);
             let inputs = bench.inputs([cols, if shared_inputs { 1 } else { used }, tokens]);

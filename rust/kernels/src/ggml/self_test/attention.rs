@@ -1,20 +1,55 @@
-//! Attention of a prompt and of a single token, beside llama.cpp's.
+//! Attention of a prompt and of a single token, plain and with all that a model
+//! may add, beside llama.cpp's.
 
 use llama_cpp_sys_2 as sys;
 
 use super::{Bench, Random, error, judge, write};
 
-/// Types of caches to compare.
-const TYPES: [sys::ggml_type; 2] = [sys::GGML_TYPE_F16, sys::GGML_TYPE_Q8_0];
+/// Nodes to compare.
+#[derive(Clone, Copy)]
+struct Case {
+    /// Type of the cache.
+    kind: sys::ggml_type,
+    /// Length of queries, keys and values.
+    dim: usize,
+    /// Whether there are a cap of scores, sinks, and a bias by distance.
+    extras: bool,
+}
 
-/// Length of queries, keys and values; query heads, which share a key head.
-const DIM: usize = 64;
+const CASES: [Case; 3] = [
+    Case {
+        kind: sys::GGML_TYPE_F16,
+        dim: 64,
+        extras: false,
+    },
+    Case {
+        kind: sys::GGML_TYPE_Q8_0,
+        dim: 64,
+        extras: false,
+    },
+    Case {
+        kind: sys::GGML_TYPE_F16,
+        dim: 128,
+        extras: true,
+    },
+];
+
+/// Query heads, which share a key head.
 const HEADS: usize = 3;
 
 /// Cells of the cache, and query tokens at its end: one that follows a text,
-/// and a prompt.
-const CELLS: usize = 96;
+/// whose cells are so many that threads share them, and a prompt.
+const CELLS: usize = 128;
 const TOKENS: [usize; 2] = [1, 20];
+
+/// Near most scores, so that it bends them.
+const SOFT_CAP: f32 = 0.25;
+
+/// As much as many cells.
+const SINKS: [f32; HEADS] = [3.0, 4.0, 5.0];
+
+/// Of which ggml makes a slope for each head.
+const MAX_BIAS: f32 = 4.0;
 
 /// llama.cpp rounds queries to the cache's type, and sums to F16: the squared
 /// error is about 2e-6 of the square of the results.
@@ -22,21 +57,25 @@ const TOLERANCE: f64 = 5e-5;
 
 const VISIBLE: u16 = 0;
 const HIDDEN: u16 = 0xfc00;
+/// -1
+const FAR: u16 = 0xbc00;
 
 pub(super) fn run(bench: &Bench) -> Result<(), String> {
-    for kind in TYPES {
+    for case in CASES {
         for tokens in TOKENS {
-            let error = compare(bench, kind, tokens)?;
-            judge(error, TOLERANCE, "attention over a cache of", kind)?;
+            let error = compare(bench, case, tokens)?;
+            judge(error, TOLERANCE, "attention over a cache of", case.kind)?;
         }
     }
     Ok(())
 }
 
-fn compare(bench: &Bench, kind: sys::ggml_type, tokens: usize) -> Result<f64, String> {
+fn compare(bench: &Bench, case: Case, tokens: usize) -> Result<f64, String> {
+    let Case { kind, dim, extras } = case;
     let mut random = Random(kind * 32 + tokens as u32 + 1);
     let mask: Vec<u16> = (0..tokens * CELLS)
         .map(|i| match i % CELLS <= CELLS - tokens + i / CELLS {
+            true if extras && i % CELLS < CELLS / 3 => FAR,
             true => VISIBLE,
             false => HIDDEN,
         })
@@ -48,22 +87,34 @@ fn compare(bench: &Bench, kind: sys::ggml_type, tokens: usize) -> Result<f64, St
         let tensor = |kind, inner: usize, rows: usize, heads: usize| {
             sys::ggml_new_tensor_3d(plain.0, kind, inner as i64, rows as i64, heads as i64)
         };
-        let query = tensor(sys::GGML_TYPE_F32, DIM, tokens, HEADS);
-        let [key, value] = [(); 2].map(|()| tensor(kind, DIM, CELLS, 1));
+        let query = tensor(sys::GGML_TYPE_F32, dim, tokens, HEADS);
+        let [key, value] = [(); 2].map(|()| tensor(kind, dim, CELLS, 1));
+        let sinks = tensor(sys::GGML_TYPE_F32, HEADS, 1, 1);
         let masks = tensor(sys::GGML_TYPE_F16, CELLS, tokens, 1);
         let attention = || {
-            let scale = 1.0 / (DIM as f32).sqrt();
-            sys::ggml_flash_attn_ext(plain.0, query, key, value, masks, scale, 0.0, 0.0)
+            let scale = 1.0 / (dim as f32).sqrt();
+            let (bias, cap) = if extras {
+                (MAX_BIAS, SOFT_CAP)
+            } else {
+                (0.0, 0.0)
+            };
+            let node =
+                sys::ggml_flash_attn_ext(plain.0, query, key, value, masks, scale, bias, cap);
+            if extras {
+                sys::ggml_flash_attn_ext_add_sinks(node, sinks);
+            }
+            node
         };
         let (ours, theirs) = (attention(), attention());
         // Ours is computed in graphs with a packed weight.
-        let weight = sys::ggml_new_tensor_2d(packed.0, sys::GGML_TYPE_Q8_0, DIM as i64, 32);
+        let weight = sys::ggml_new_tensor_2d(packed.0, sys::GGML_TYPE_Q8_0, dim as i64, 32);
         let product = sys::ggml_mul_mat(plain.0, weight, query);
         let _memory = (bench.memory(&packed, true)?, bench.memory(&plain, false)?);
-        write(weight, &random.rows(sys::GGML_TYPE_Q8_0, 32, DIM));
-        write(query, &random.rows(sys::GGML_TYPE_F32, tokens * HEADS, DIM));
-        write(key, &random.rows(kind, CELLS, DIM));
-        write(value, &random.rows(kind, CELLS, DIM));
+        write(weight, &random.rows(sys::GGML_TYPE_Q8_0, 32, dim));
+        write(query, &random.rows(sys::GGML_TYPE_F32, tokens * HEADS, dim));
+        write(key, &random.rows(kind, CELLS, dim));
+        write(value, &random.rows(kind, CELLS, dim));
+        write(sinks, &SINKS);
         write(masks, &mask);
         bench.compute(&plain, &[product, ours])?;
         bench.compute(&plain, &[theirs])?;
