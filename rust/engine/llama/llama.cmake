@@ -19,8 +19,12 @@ function (llm_api_replace source old new)
     set(${source} "${replaced}" PARENT_SCOPE)
 endfunction()
 
-# ggml's CPU backends get operations whose attention passes over masked cells.
-function (llm_api_pass_over_masked_cells ours)
+# ggml's CPU backends get operations whose attention passes over masked cells,
+# and shares the work of a single row as that of several: by heads. ggml shares
+# a single row's by cells, from 512 on, and a row's bits then depend on how many
+# rows and threads there are; and of one pool all cells of a sequence may lie in
+# one thread's part. Where threads are more than heads it still does.
+function (llm_api_change_attention ours)
     set(theirs "${CMAKE_CURRENT_SOURCE_DIR}/src/ggml-cpu")
     file(READ "${theirs}/ops.cpp" text)
     string(PREPEND text "#include \"${ours}/masked.h\"\n")
@@ -34,6 +38,9 @@ function (llm_api_pass_over_masked_cells ours)
                 if (llm_api_all_masked(seen, mask->nb[1], tile_rows, ic, kv_tile)) {
                     continue;
                 }")
+    llm_api_replace(text
+        "q->type == GGML_TYPE_F32 && nek1 >= 512;"
+        "q->type == GGML_TYPE_F32 && nek1 >= 512 && neq2 < nth;")
     set(changed "${CMAKE_CURRENT_BINARY_DIR}/llm-api/ops.cpp")
     file(CONFIGURE OUTPUT "${changed}" CONTENT "${text}" @ONLY)
 
@@ -94,5 +101,5 @@ if (PROJECT_NAME STREQUAL "llama.cpp")
 endif()
 if (PROJECT_NAME STREQUAL "ggml")
     # When all of ggml's targets are there.
-    cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_pass_over_masked_cells [[${CMAKE_CURRENT_LIST_DIR}]])")
+    cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_change_attention [[${CMAKE_CURRENT_LIST_DIR}]])")
 endif()
