@@ -2,6 +2,7 @@
 //! many requests as a busy server has.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use llm_engine::lookup::Terms;
 use llm_engine::model::Reuse;
 use llm_engine::scheduler::{Limits, Scheduler};
 
@@ -19,7 +20,7 @@ fn step(c: &mut Criterion) {
             cells: LIMIT * running,
             batch: 512,
             prompt_beside_streams: 128,
-            drafts: 0,
+            drafts: Terms::NONE,
         };
         group.bench_function(BenchmarkId::from_parameter(running), |bencher| {
             let mut scheduler = Scheduler::new(limits);

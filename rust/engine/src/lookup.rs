@@ -5,19 +5,73 @@
 //!
 //! A draft is as long as the words in common allow: after each one that held
 //! it about doubles, and after a wrong one it begins small again. That follows
-//! SuffixDecoding (Oliaro et al. 2024, arXiv:2411.04975).
+//! SuffixDecoding (Oliaro et al. 2024, arXiv:2411.04975). How many words that
+//! takes depends on what the model asks for the rows ([`Terms`]).
 
 use crate::model::Token;
 
-/// Tokens in common before there is a draft, and the part of them for which
-/// there is none.
-const COMMON: usize = 3;
-const DISCOUNT: usize = 2;
+/// On what terms a model takes drafts: few words in common will do where a wrong
+/// row costs little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Tokens in common before there is a draft.
+    pub common: usize,
+    /// The part of them for which there is none: a draft has as many tokens as
+    /// are left, or the next fewer that `lengths` has.
+    pub discount: usize,
+    /// Tokens that a draft may have, ascending; none: there are no drafts.
+    pub lengths: &'static [usize],
+    /// Streams at most beside which there are drafts. Beside more, a row takes
+    /// as long as its share of a step, and even a right draft gains nothing.
+    pub streams: usize,
+}
 
-/// Tokens of a draft at most. With the token before them they are 8 rows of one
-/// sequence: of more, our kernels' attention makes a tile, whose rounding is not
-/// that of single rows, and replies would not be those without drafts to the bit.
-pub const LONGEST: usize = 7;
+impl Terms {
+    /// There are no drafts.
+    pub const NONE: Self = Self {
+        common: 0,
+        discount: 0,
+        lengths: &[],
+        streams: 0,
+    };
+
+    /// Seven rows more take less time than the first: any draft is worth a try.
+    pub const CHEAP: Self = Self {
+        common: 3,
+        discount: 2,
+        lengths: &[1, 2, 3, 4, 5, 6, 7],
+        streams: 4,
+    };
+
+    /// The second row takes as long as the first, and each further one nearly
+    /// half of that: a draft has to be long, and more than half of it right.
+    /// There are few lengths, because each has to be proven. Found by replaying
+    /// 64 texts of two models at that price.
+    pub const DEAR: Self = Self {
+        common: 6,
+        discount: 3,
+        lengths: &[3, 7, 15, 31],
+        streams: 1,
+    };
+
+    /// Tokens of a draft at most; 0: there are none.
+    pub fn longest(&self) -> usize {
+        self.lengths.last().copied().unwrap_or(0)
+    }
+
+    /// Leaves out drafts of more than `most` tokens.
+    pub fn shorten(&mut self, most: usize) {
+        let fit = self.lengths.partition_point(|&length| length <= most);
+        self.lengths = &self.lengths[..fit];
+    }
+
+    /// The tokens of a draft after `common` ones in common.
+    fn length(&self, common: usize, most: usize) -> usize {
+        let allowed = common.saturating_sub(self.discount).min(most);
+        let fit = self.lengths.partition_point(|&length| length <= allowed);
+        self.lengths[..fit].last().copied().unwrap_or(0)
+    }
+}
 
 /// Steps without a draft at most, after drafts that were wrong in a row.
 const LONGEST_REST: u32 = 64;
@@ -36,13 +90,13 @@ impl Draft {
     /// Looks for the latest tokens of `text` in what is before, and drafts up
     /// to `most` tokens that followed there. The longest stretch in common
     /// counts, the latest of several.
-    pub fn find(text: &[Token], most: usize) -> Self {
+    pub fn find(text: &[Token], terms: &Terms, most: usize) -> Self {
         let Some((&last, before)) = text.split_last() else {
             return Self::default();
         };
-        let enough = LONGEST + DISCOUNT;
+        let enough = terms.longest() + terms.discount;
         let mut best = Self::default();
-        let mut longest = COMMON - 1;
+        let mut longest = terms.common.saturating_sub(1);
         for (at, _) in before
             .iter()
             .enumerate()
@@ -55,14 +109,13 @@ impl Draft {
                 longest = common;
                 best = Self {
                     from: at + 1,
-                    len: common - DISCOUNT,
+                    len: terms.length(common, most),
                 };
                 if common == enough {
                     break;
                 }
             }
         }
-        best.len = best.len.min(most);
         best
     }
 
@@ -111,8 +164,12 @@ mod tests {
     use super::*;
 
     fn draft(text: &str, most: usize) -> String {
+        draft_on(&Terms::CHEAP, text, most)
+    }
+
+    fn draft_on(terms: &Terms, text: &str, most: usize) -> String {
         let tokens: Vec<Token> = text.bytes().map(Token::from).collect();
-        let draft = Draft::find(&tokens, most);
+        let draft = Draft::find(&tokens, terms, most);
         draft
             .tokens(&tokens)
             .map(|token| token as u8 as char)
@@ -138,7 +195,30 @@ mod tests {
     #[test]
     fn what_repeats_itself_goes_on_and_on() {
         assert_eq!(draft("ababababa", 9), "babab");
-        assert_eq!(draft(&"a".repeat(100), 99), "a".repeat(LONGEST));
+        assert_eq!(draft(&"a".repeat(100), 99), "a".repeat(7));
+    }
+
+    #[test]
+    fn where_rows_are_dear_drafts_are_for_long_stretches_and_of_few_lengths() {
+        let alphabet = "abcdefghijklmnopqrstuvwxyz";
+        let draft = |common: usize, most| {
+            let text = format!("{alphabet}{}", &alphabet[..common]);
+            draft_on(&Terms::DEAR, &text, most).len()
+        };
+        let lengths: Vec<usize> = (3..20).map(|common| draft(common, 99)).collect();
+        assert_eq!(
+            lengths,
+            [0, 0, 0, 3, 3, 3, 3, 7, 7, 7, 7, 7, 7, 7, 7, 15, 15]
+        );
+        assert_eq!(draft(18, 14), 7);
+        assert_eq!(draft(18, 2), 0);
+        assert_eq!(draft_on(&Terms::NONE, &"a".repeat(100), 99), "");
+
+        let mut terms = Terms::DEAR;
+        terms.shorten(14);
+        assert_eq!((terms.lengths, terms.longest()), (&[3, 7][..], 7));
+        terms.shorten(2);
+        assert_eq!((terms.lengths, terms.longest()), (&[][..], 0));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use std::ops::Range;
 
 pub use self::plan::{Piece, Plan, Relief};
 
-use crate::lookup::{Draft, Trust};
+use crate::lookup::{Draft, Terms, Trust};
 use crate::model::{Reuse, SeqId, Token};
 use crate::prefix::{Change, Live, Prefixes, WORTHWHILE};
 use crate::request::RequestId;
@@ -50,9 +50,9 @@ pub struct Limits {
     /// Prompt tokens a decode takes at most while replies are streaming, so
     /// that a long prompt slows them down but does not freeze them. At least 1.
     pub prompt_beside_streams: usize,
-    /// Rows of drafts that a decode takes at most; 0: no drafts, as with
-    /// [`Reuse::Whole`].
-    pub drafts: usize,
+    /// Drafts, of which a decode takes as many rows as the longest has; none
+    /// with [`Reuse::Whole`].
+    pub drafts: Terms,
 }
 
 /// Cells kept free for each running request when another one is let in. With
@@ -139,7 +139,7 @@ impl Scheduler {
     pub fn new(limits: Limits) -> Self {
         assert!(limits.sequences > 0 && limits.batch >= limits.sequences);
         assert!(limits.prompt_beside_streams > 0);
-        assert!(limits.drafts == 0 || limits.reuse != Reuse::Whole);
+        assert!(limits.drafts.longest() == 0 || limits.reuse != Reuse::Whole);
         let sequences = limits.sequences + limits.spare_sequences;
         Self {
             limits,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llm_engine::Error;
+use llm_engine::lookup::Terms;
 use llm_engine::model::llama::{CacheType, FlashAttention, LlamaConfig, LlamaLoader, backends};
 use llm_engine::model::loading::Loading;
 use llm_engine::model::{DecodeError, Kernels, Loader, Model, Reuse, Row, Span, Token, Vocab};
@@ -41,55 +42,58 @@ fn config(cells: u32) -> Option<LlamaConfig> {
 }
 
 #[test]
-fn drafts_are_for_products_of_our_own_kernels_alone() {
-    let drafts = |kernels, gpu_layers| {
+fn drafts_are_for_what_one_row_and_several_may_compute_alike() {
+    let drafts = |kernels, gpu_layers, threads| {
         let config = config(64)?;
         let mut loader = LlamaLoader::new(LlamaConfig {
             kernels,
             gpu_layers,
+            threads,
             ..config
         });
-        let (mut drafts, mut on) = (0, false);
+        let (mut drafts, mut on) = (Terms::NONE, false);
         loader.load().unwrap();
         let mut look = |model: &mut dyn Model| {
             drafts = model.info().drafts;
             on = matches!(model.info().kernels, Kernels::On(_));
         };
         loader.with_model(&mut look).unwrap();
-        Some((drafts > 0, on))
+        Some((drafts, on))
     };
-    let Some((ours, on)) = drafts(true, 0) else {
+    let Some((ours, on)) = drafts(true, 0, 1) else {
         return;
     };
     // There are no kernels for some CPUs.
-    assert_eq!(ours, on);
-    assert_eq!(drafts(false, 0), Some((false, false)));
-    assert_eq!(drafts(true, 1), Some((false, on)));
+    assert_eq!(ours, if on { Terms::CHEAP } else { Terms::DEAR });
+    assert_eq!(drafts(true, 1, 1), Some((Terms::NONE, on)));
+    assert_eq!(drafts(false, 0, 1), Some((Terms::DEAR, false)));
+    assert_eq!(drafts(false, 1, 1), Some((Terms::NONE, false)));
+    // With more threads than heads, llama.cpp shares cells among them.
+    assert_eq!(drafts(false, 0, 500), Some((Terms::NONE, false)));
 }
 
-/// The logits of each of `rows` after a text of 600 tokens, computed in
-/// decodes of `at_once` rows.
-fn logits(model: &mut dyn Model, rows: &[Token], at_once: usize) -> Vec<Vec<f32>> {
-    const TEXT: usize = 600;
-    let mut computed = 0;
+/// Tokens before those that are compared: more cells than llama.cpp's attention
+/// takes in one way for any number of rows, if it is left to itself.
+const TEXT: usize = 600;
+
+fn rows(tokens: &[Token], from: usize) -> Vec<Row> {
+    let row = |(position, &token)| Row {
+        token,
+        position: position as i32,
+        sequence: 0,
+        logits: position >= TEXT,
+    };
+    (from..).zip(tokens).map(row).collect()
+}
+
+/// The logits of each of `tokens` after the text, computed in decodes of
+/// `at_once` rows.
+fn logits(model: &mut dyn Model, tokens: &[Token], at_once: usize) -> Vec<Vec<f32>> {
+    model.remove(0, TEXT as i32, -1);
     let mut all = Vec::new();
-    let text: Vec<Token> = (0..TEXT).map(|n| 300 + (n * n % 997) as Token).collect();
-    let pieces = text.chunks(200).chain(rows.chunks(at_once));
-    model.remove(0, 0, -1);
-    for piece in pieces {
-        let rows: Vec<Row> = (computed..)
-            .zip(piece)
-            .map(|(position, &token)| Row {
-                token,
-                position: position as i32,
-                sequence: 0,
-                logits: position >= TEXT,
-            })
-            .collect();
-        model.decode(&rows).unwrap();
-        computed += rows.len();
-        let wanted = rows.iter().enumerate().filter(|(_, row)| row.logits);
-        all.extend(wanted.map(|(at, _)| model.logits(at).to_vec()));
+    for piece in tokens.chunks(at_once) {
+        model.decode(&rows(piece, TEXT + all.len())).unwrap();
+        all.extend((0..piece.len()).map(|row| model.logits(row).to_vec()));
     }
     all
 }
@@ -97,18 +101,20 @@ fn logits(model: &mut dyn Model, rows: &[Token], at_once: usize) -> Vec<Vec<f32>
 #[test]
 fn where_there_are_drafts_rows_together_are_rows_alone_to_the_bit() {
     let cases = [
-        ("f16", "f16", "auto"),
-        ("q8_0", "q8_0", "on"),
-        ("f16", "q8_0", "auto"),
-        ("f16", "f16", "off"),
-        ("f32", "f32", "auto"),
-        ("bf16", "bf16", "auto"),
-        ("q5_1", "q4_0", "on"),
-        ("f32", "f16", "off"),
+        ("f16", "f16", "auto", true),
+        ("f16", "f16", "auto", false),
+        ("q8_0", "q8_0", "on", true),
+        ("f16", "q8_0", "auto", true),
+        ("f16", "f16", "off", true),
+        ("f32", "f32", "auto", true),
+        ("bf16", "bf16", "auto", true),
+        ("q5_1", "q4_0", "on", true),
+        ("f32", "f16", "off", true),
     ];
-    for (keys, values, attention) in cases {
+    for case @ (keys, values, attention, kernels) in cases {
         let Some(config) = config(1024) else { return };
         let mut loader = LlamaLoader::new(LlamaConfig {
+            kernels,
             // Some stay where cores are crowded: attention parts by threads.
             threads: 4,
             cache_types: (keys.parse().unwrap(), values.parse().unwrap()),
@@ -117,13 +123,26 @@ fn where_there_are_drafts_rows_together_are_rows_alone_to_the_bit() {
         });
         loader.load().unwrap();
         let mut look = |model: &mut dyn Model| {
-            if model.info().drafts == 0 {
+            let drafts = model.info().drafts;
+            if drafts == Terms::NONE {
                 return;
             }
-            let rows: Vec<Token> = (500..).take(1 + model.info().drafts).collect();
-            let alone = logits(model, &rows, 1);
-            let together = logits(model, &rows, rows.len());
-            assert!(alone == together, "{keys} {values} {attention}");
+            let text: Vec<Token> = (0..TEXT).map(|n| 300 + (n * n % 997) as Token).collect();
+            for (number, piece) in text.chunks(200).enumerate() {
+                model.decode(&rows(piece, 200 * number)).unwrap();
+            }
+            let tokens: Vec<Token> = (500..).take(1 + drafts.longest()).collect();
+            let alone = logits(model, &tokens, 1);
+            for &length in drafts.lengths {
+                // The first time they may be computed alone as well.
+                for turn in 0..2 {
+                    if length <= model.drafts() {
+                        let together = logits(model, &tokens[..=length], 1 + length);
+                        assert!(alone[..=length] == together, "{case:?} {length} {turn}");
+                    }
+                }
+            }
+            println!("{case:?}: {} of {}", model.drafts(), drafts.longest());
         };
         loader.with_model(&mut look).unwrap();
     }

@@ -8,6 +8,7 @@ use std::sync::mpsc::SyncSender;
 use super::worker::Worker;
 use super::{Config, Shared, State, lock};
 use crate::Error;
+use crate::lookup::Terms;
 use crate::model::{Loader, Model, ModelInfo, Vocab};
 use crate::request::FinishReason;
 use crate::scheduler::Limits;
@@ -99,7 +100,11 @@ fn limits(config: &Config, info: &ModelInfo) -> Result<Limits, Error> {
         cells: config.pool as usize,
         batch: info.batch,
         prompt_beside_streams: PROMPT_BESIDE_STREAMS,
-        drafts: if config.prompt_lookup { info.drafts } else { 0 },
+        drafts: if config.prompt_lookup {
+            info.drafts
+        } else {
+            Terms::NONE
+        },
     };
     let problem = if config.context < 2 {
         "the context must have room for at least 2 tokens".into()

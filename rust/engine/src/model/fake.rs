@@ -20,7 +20,7 @@ pub use self::vocab::FakeVocab;
 use self::cells::Cells;
 use super::{DecodeError, Kernels, Loader, Model, ModelInfo, Reuse, Row, SeqId, Vocab};
 use crate::Error;
-use crate::lookup::LONGEST;
+use crate::lookup::Terms;
 
 /// Few, so that tests come to their end.
 const SPARE_SEQUENCES: usize = 4;
@@ -44,7 +44,11 @@ impl FakeLoader {
             sequences,
             batch: spec.batch,
             trained_context: 0,
-            drafts: if spec.whole { 0 } else { LONGEST },
+            drafts: match spec {
+                FakeSpec { whole: true, .. } => Terms::NONE,
+                FakeSpec { dear: true, .. } => Terms::DEAR,
+                _ => Terms::CHEAP,
+            },
             can_shift: spec.can_shift,
             spare_sequences: SPARE_SEQUENCES,
             reuse: spec.reuse(),

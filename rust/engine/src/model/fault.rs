@@ -132,6 +132,10 @@ impl Model for FaultyModel<'_> {
         self.model.info()
     }
 
+    fn drafts(&self) -> usize {
+        self.model.drafts()
+    }
+
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         *self.decodes += 1;
         let (failed, panic) = (Fault::Decode(*self.decodes), Fault::Panic(*self.decodes));

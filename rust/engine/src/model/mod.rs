@@ -10,6 +10,7 @@ pub mod loading;
 use std::sync::Arc;
 
 use crate::Error;
+use crate::lookup::Terms;
 
 /// A token id, as llama.cpp has it.
 pub type Token = i32;
@@ -83,9 +84,9 @@ pub struct ModelInfo {
     pub batch: usize,
     /// Tokens of context that the model was trained with; 0: not known.
     pub trained_context: usize,
-    /// Rows of a decode whose logits can be had, beyond one for each sequence,
-    /// and whose cells can be freed again after it.
-    pub drafts: usize,
+    /// Drafts that it takes. Their rows' logits can be had beyond one for each
+    /// sequence, and their cells can be freed again after the decode.
+    pub drafts: Terms,
     /// Whether positions can be moved (context shift).
     pub can_shift: bool,
     /// How other requests may go on from cells of a sequence.
@@ -130,6 +131,11 @@ pub enum DecodeError {
 pub trait Model {
     /// Facts that never change.
     fn info(&self) -> &ModelInfo;
+    /// Rows of drafts that a decode may have by now: fewer than `info().drafts`
+    /// says where it turned out that more are not computed as single rows are.
+    fn drafts(&self) -> usize {
+        self.info().drafts.longest()
+    }
     /// Computes `rows` (at most `info().batch`).
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError>;
     /// Logits after row `row` of the last decode, which must have asked for

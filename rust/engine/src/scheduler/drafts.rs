@@ -5,11 +5,12 @@ use crate::lookup::Draft;
 use crate::model::Token;
 use crate::request::RequestId;
 
-/// Streams at most for which there are drafts. Beside more, a row takes as long
-/// as its share of a step, and even a right draft gains nothing.
-const STREAMS_WITH_DRAFTS: usize = 4;
-
 impl Scheduler {
+    /// From now on a draft has at most `most` tokens.
+    pub fn draft_at_most(&mut self, most: usize) {
+        self.limits.drafts.shorten(most);
+    }
+
     /// This token was sampled and is the next one of the draft, whose cell
     /// becomes the request's.
     pub fn confirm(&mut self, id: RequestId, token: Token) {
@@ -34,13 +35,13 @@ impl Scheduler {
 
     /// Adds drafts to a step of few streams and nothing else.
     pub(super) fn draft(&mut self, pieces: &mut [Piece]) {
+        let terms = self.limits.drafts;
         let streams_only = pieces.iter().all(|piece| piece.len == 1 && piece.samples);
-        if !streams_only || pieces.len() > STREAMS_WITH_DRAFTS {
+        if !streams_only || pieces.len() > terms.streams {
             return;
         }
-        let mut room = self
-            .limits
-            .drafts
+        let mut room = terms
+            .longest()
             .min(self.ceiling - pieces.len())
             .min(self.prefixes.available(None));
         let mut drafted = 0;
@@ -49,7 +50,7 @@ impl Scheduler {
             // The token after the draft has its place as well.
             let most = entry.limit.saturating_sub(entry.tokens.len() + 1);
             if entry.trust.holds() {
-                piece.draft = Draft::find(&entry.tokens, most.min(room / sharing));
+                piece.draft = Draft::find(&entry.tokens, &terms, most.min(room / sharing));
                 drafted += piece.draft.len;
                 room -= piece.draft.len;
             }

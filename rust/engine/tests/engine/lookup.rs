@@ -88,6 +88,25 @@ fn limits_and_stop_rules_end_a_reply_inside_a_draft() {
 }
 
 #[test]
+fn where_rows_are_dear_drafts_are_long_and_for_one_stream() {
+    watched(|| {
+        let requests = [request(TEXT)];
+        let [cheap, dear] = ["echo", "dear;echo"].map(|model| {
+            let [(_, with), (_, _)] = both(config(512, 512, 1, 0), model, &requests);
+            with.engine.stats()
+        });
+        assert!(dear.accepted_tokens > 20, "{dear:?}");
+        assert!(dear.decodes < cheap.decodes, "{cheap:?} {dear:?}");
+        // Beside another stream there are none.
+        let requests = [limited(TEXT, 80), limited(TEXT, 80)];
+        assert_eq!(
+            compare(config(300, 600, 2, 0), "dear;echo", &requests),
+            (0, 0)
+        );
+    });
+}
+
+#[test]
 fn draws_are_the_same_for_a_seed() {
     watched(|| {
         let sampling = SamplingParams {
@@ -126,7 +145,8 @@ fn streams_windows_shifts_and_pauses() {
             let pool = context + random.u32(0..300);
             let parallel = random.u32(1..7);
             let kind = ["", "", "window=9;", "whole;"][run % 4];
-            let model = format!("batch={};{kind}refrain", random.u32(parallel..70));
+            let dear = ["", "dear;"][run / 4 % 2];
+            let model = format!("batch={};{kind}{dear}refrain", random.u32(parallel..70));
             let requests: Vec<Request> = (0..random.usize(1..9))
                 .map(|_| {
                     let prompt: String = (0..random.usize(1..35))

@@ -79,6 +79,10 @@ impl Model for ObservedModel<'_> {
         self.model.info()
     }
 
+    fn drafts(&self) -> usize {
+        self.model.drafts()
+    }
+
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         self.model.decode(rows)?;
         let mut choices = self.choices.lock().unwrap();

@@ -5,6 +5,7 @@ mod random;
 mod reuse;
 
 use llm_engine::RequestId;
+use llm_engine::lookup::Terms;
 use llm_engine::model::{Reuse, Token};
 use llm_engine::scheduler::{Limits, Plan, Relief, Scheduler};
 
@@ -16,7 +17,7 @@ fn limits(sequences: usize, cells: usize, batch: usize) -> Limits {
         cells,
         batch,
         prompt_beside_streams: 8,
-        drafts: 0,
+        drafts: Terms::NONE,
     }
 }
 

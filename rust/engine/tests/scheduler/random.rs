@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use llm_engine::RequestId;
+use llm_engine::lookup::Terms;
 use llm_engine::model::{Reuse, SeqId, Token};
 use llm_engine::prefix::Change;
 use llm_engine::scheduler::{Limits, Piece, Plan, Relief, Scheduler};
@@ -51,12 +52,12 @@ impl Simulation {
             cells: context + random.usize(0..=context * sequences),
             batch: random.usize(sequences..=64),
             prompt_beside_streams: random.usize(1..=16),
-            drafts: random.usize(0..=12),
+            drafts: [Terms::NONE, Terms::CHEAP, Terms::CHEAP, Terms::DEAR][random.usize(0..4)],
         };
         let limits = Limits {
             // A state has no tail that could be dropped.
             drafts: if limits.reuse == Reuse::Whole {
-                0
+                Terms::NONE
             } else {
                 limits.drafts
             },
@@ -259,7 +260,7 @@ impl Simulation {
             assert_eq!(*job.sequence.get_or_insert(piece.sequence), piece.sequence);
         }
         assert!(plan.rows() <= self.limits.batch);
-        assert!(plan.drafted() <= self.limits.drafts);
+        assert!(plan.drafted() <= self.limits.drafts.longest());
         assert!(plan.drafted() == 0 || prompts == 0);
         assert!(streams == 0 || prompts <= self.limits.prompt_beside_streams);
         let streaming = |job: &&Job| {

@@ -31,7 +31,7 @@ const REFRAIN: usize = 23;
 /// most), `room=100` (cells that are really there, whatever the model says),
 /// `window=16` (tokens that a token looks back on, itself included: what slid
 /// out is lost), `whole` (only whole sequences can be removed or continued),
-/// `no-shift`, and `gate=/a/fifo` (a file that is read to its end before each
+/// `dear` (drafts are taken as if rows were dear), `no-shift`, and `gate=/a/fifo` (a file that is read to its end before each
 /// context is made).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FakeSpec {
@@ -47,6 +47,8 @@ pub struct FakeSpec {
     pub window: Option<usize>,
     /// Whether sequences have no parts.
     pub whole: bool,
+    /// Whether rows of drafts are dear.
+    pub dear: bool,
     /// Whether positions can be moved.
     pub can_shift: bool,
     /// Read before each context is made: a named pipe holds it up.
@@ -62,6 +64,7 @@ impl From<Script> for FakeSpec {
             room: None,
             window: None,
             whole: false,
+            dear: false,
             can_shift: true,
             gate: None,
         }
@@ -102,6 +105,7 @@ impl FakeSpec {
                 whole: true,
                 ..spec
             }),
+            ("dear", "") => Some(Self { dear: true, ..spec }),
             ("window", value) => Some(Self {
                 window: Some(value.parse().ok()?),
                 ..spec
@@ -195,7 +199,7 @@ mod tests {
     #[test]
     fn descriptions() {
         let spec: FakeSpec =
-            "delay=5ms;no-shift;room=100;gate=/a b;batch=64;window=8;whole;text:a;b=c"
+            "delay=5ms;no-shift;room=100;gate=/a b;batch=64;window=8;whole;dear;text:a;b=c"
                 .parse()
                 .unwrap();
         assert_eq!(
@@ -207,6 +211,7 @@ mod tests {
                 room: Some(100),
                 window: Some(8),
                 whole: true,
+                dear: true,
                 can_shift: false,
                 gate: Some("/a b".into()),
             }

@@ -182,17 +182,26 @@ thread_local! {
     /// Errors that llama.cpp logged on this thread: the only place where it
     /// says why a call failed.
     static ERRORS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// Buffers that weights were put into, by its log as well.
+    static BUFFERS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Errors kept for one failing call; more are noise.
 const ERRORS_KEPT: usize = 8;
 
 unsafe extern "C" fn log(level: sys::ggml_log_level, message: *const c_char, _: *mut c_void) {
-    if level != sys::GGML_LOG_LEVEL_ERROR || message.is_null() {
+    if ![sys::GGML_LOG_LEVEL_ERROR, sys::GGML_LOG_LEVEL_INFO].contains(&level) {
         return;
     }
-    // SAFETY: ggml passes a C string that lives through the call.
+    // SAFETY: ggml passes a C string that lives through the call, or null.
     let message = unsafe { text(message) };
+    if level == sys::GGML_LOG_LEVEL_INFO {
+        if let Some((place, _)) = message.split_once(" model buffer size") {
+            let name = place.rsplit(' ').next().unwrap_or_default().to_owned();
+            let _ = BUFFERS.try_with(|buffers| buffers.borrow_mut().push(name));
+        }
+        return;
+    }
     // `try_with`: a thread that is being torn down may still log.
     let _ = ERRORS.try_with(|errors| {
         let mut errors = errors.borrow_mut();
@@ -205,6 +214,13 @@ unsafe extern "C" fn log(level: sys::ggml_log_level, message: *const c_char, _: 
 /// Forgets what was logged on this thread; call it before a call that may fail.
 pub(super) fn clear_log() {
     ERRORS.with(|errors| errors.borrow_mut().clear());
+    BUFFERS.with(|buffers| buffers.borrow_mut().clear());
+}
+
+/// The names of the buffers that this thread has loaded weights into since
+/// [`clear_log`].
+pub(super) fn weight_buffers() -> Vec<String> {
+    BUFFERS.with(|buffers| std::mem::take(&mut *buffers.borrow_mut()))
 }
 
 /// What was logged on this thread since [`clear_log`], the names of llama.cpp's

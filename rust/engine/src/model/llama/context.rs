@@ -8,11 +8,10 @@ use llama_cpp_sys_2 as sys;
 
 use super::LlamaConfig;
 use super::backend::{clear_log, logged};
-use super::cache::FlashAttention;
+use super::drafts::{Proofs, terms};
 use super::threads::{Crew, ThreadPool, process_time};
 use super::weights::{Weights, memory};
 use crate::Error;
-use crate::lookup::LONGEST;
 use crate::model::{DecodeError, Model, ModelInfo, Reuse, Row, SeqId, Token};
 
 /// Rows of one decode, which llama.cpp computes in one pass. A cancel waits for
@@ -34,6 +33,9 @@ pub(super) struct LlamaModel {
     window: i32,
     batch: Batch,
     crew: Crew,
+    proofs: Proofs,
+    /// Logits of the last decode's rows, where each was computed alone.
+    alone: Vec<Vec<f32>>,
     // Dropped in this order: the context uses the pool and the weights.
     context: Context,
     _threads: ThreadPool,
@@ -54,6 +56,7 @@ impl LlamaModel {
             ));
         }
         let (stateful, window) = (weights.is_stateful(), weights.window());
+        let drafts = terms(&weights, config);
         // SAFETY: context, memory and model are valid; these only read.
         let (cells, shifts, n_tokens) = unsafe {
             (
@@ -72,7 +75,7 @@ impl LlamaModel {
                 spare_sequences: spare_sequences(&weights, config) as usize,
                 batch: BATCH as usize,
                 trained_context: weights.trained_context(),
-                drafts: drafts(&weights, config) as usize,
+                drafts,
                 // Recurrent state has no positions that could be moved, though
                 // llama.cpp says it does: a shift also drops a middle part.
                 can_shift: shifts && !stateful,
@@ -85,6 +88,8 @@ impl LlamaModel {
             window,
             n_tokens: n_tokens as usize,
             batch: Batch::default(),
+            proofs: Proofs::new(&drafts),
+            alone: Vec::new(),
             // Beside an accelerator, threads also wait without spinning.
             crew: Crew::new(if config.gpu_layers == 0 {
                 config.threads()
@@ -98,16 +103,14 @@ impl LlamaModel {
     }
 }
 
-impl Model for LlamaModel {
-    fn info(&self) -> &ModelInfo {
-        &self.info
-    }
-
-    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+impl LlamaModel {
+    /// Decodes `rows`.
+    fn compute(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
         // llama.cpp aborts the process on more than it has room for.
         assert!(rows.len() <= self.info.batch);
         assert!(
-            rows.iter().filter(|row| row.logits).count() <= self.info.sequences + self.info.drafts
+            rows.iter().filter(|row| row.logits).count()
+                <= self.info.sequences + self.info.drafts.longest()
         );
         let batch = self.batch.fill(rows);
         clear_log();
@@ -130,13 +133,59 @@ impl Model for LlamaModel {
         }
     }
 
-    fn logits(&self, row: usize) -> &[f32] {
+    /// Computes the rows of a draft once more, one by one, and notes whether
+    /// that makes a difference. What is left is what they were alone.
+    fn prove(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        let together: Vec<_> = (0..rows.len())
+            .map(|row| self.computed(row).to_vec())
+            .collect();
+        if !self.remove(rows[0].sequence, rows[0].position, -1) {
+            return Err(DecodeError::Failed("a draft cannot be taken back".into()));
+        }
+        let mut alone = Vec::with_capacity(rows.len());
+        for row in rows {
+            self.compute(std::slice::from_ref(row))?;
+            alone.push(self.computed(0).to_vec());
+        }
+        self.proofs.note(&together, &alone);
+        self.alone = alone;
+        Ok(())
+    }
+
+    /// What [`Self::compute`] made of a row that asked for its logits.
+    fn computed(&self, row: usize) -> &[f32] {
         // SAFETY: an unknown row gives null; else there are `n_tokens` values,
         // valid until the next decode, which needs `&mut self`.
         unsafe {
             let logits = sys::llama_get_logits_ith(self.context.0.as_ptr(), row as i32);
             assert!(!logits.is_null(), "row {row} was decoded without logits");
             std::slice::from_raw_parts(logits, self.n_tokens)
+        }
+    }
+}
+
+impl Model for LlamaModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn drafts(&self) -> usize {
+        self.proofs.most()
+    }
+
+    fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {
+        self.alone.clear();
+        self.compute(rows)?;
+        if self.proofs.are_missing(rows) {
+            self.prove(rows)?;
+        }
+        Ok(())
+    }
+
+    fn logits(&self, row: usize) -> &[f32] {
+        match self.alone.get(row) {
+            Some(logits) => logits,
+            None => self.computed(row),
         }
     }
 
@@ -187,7 +236,7 @@ impl Context {
         // One row of logits a sequence, which is the least that llama.cpp
         // takes; the default keeps room for a row a token, half a gigabyte for
         // a large vocabulary.
-        params.n_outputs_max = params.n_seq_max + drafts(weights, config);
+        params.n_outputs_max = params.n_seq_max + terms(weights, config).longest() as u32;
         params.n_threads = config.threads();
         params.n_threads_batch = config.threads();
         params.rope_freq_base = config.rope_freq_base;
@@ -222,22 +271,6 @@ impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: owned by this alone.
         unsafe { sys::llama_free(self.0.as_ptr()) }
-    }
-}
-
-/// Rows of drafts that a decode can take.
-fn drafts(weights: &Weights, config: &LlamaConfig) -> u32 {
-    // A state has no last tokens that could be taken out of it. A window has:
-    // a decode drops only what its first row does not see. With llama.cpp's
-    // own kernels each further row takes more than half as long as a step of
-    // one, and drafts lost time on the whole; accelerators may round several
-    // rows in other ways than one. So do the products that are attention where
-    // it is not one operation.
-    let is_one_operation = config.flash_attention != FlashAttention::Off;
-    if weights.is_ours() && is_one_operation && !weights.is_stateful() {
-        LONGEST as u32
-    } else {
-        0
     }
 }
 

@@ -4,12 +4,13 @@
 //! `backend.rs` loads ggml's backends and keeps what llama.cpp logs,
 //! `weights.rs` the model file, `guard.rs` outlives a file that crashes it,
 //! `vocab.rs` is the tokenizer, `stack.rs` what its recursion needs,
-//! `context.rs` the context, `cache.rs` the types of its memory, `threads.rs`
-//! those who compute.
+//! `context.rs` the context, `cache.rs` the types of its memory, `drafts.rs`
+//! whether rows may be computed ahead, `threads.rs` those who compute.
 
 mod backend;
 mod cache;
 mod context;
+mod drafts;
 mod guard;
 mod stack;
 mod threads;

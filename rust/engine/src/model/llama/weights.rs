@@ -8,7 +8,7 @@ use std::ptr::{NonNull, from_ref};
 
 use llama_cpp_sys_2 as sys;
 
-use super::backend::{clear_log, install_kernels, logged, path_to_c, text};
+use super::backend::{clear_log, install_kernels, logged, path_to_c, text, weight_buffers};
 use super::{CacheType, LlamaConfig};
 use crate::Error;
 use crate::model::Kernels;
@@ -23,6 +23,8 @@ pub(super) struct Weights {
     /// Whether products are computed with kernels of our own, and nothing by
     /// an accelerator.
     ours: bool,
+    /// Whether all weights lie as in the file, before the CPU.
+    plain: bool,
 }
 
 // SAFETY: after loading, llama.cpp only reads a model; contexts of different
@@ -76,6 +78,12 @@ impl Weights {
             return Err(Error::Closed);
         }
         let ours = config.gpu_layers == 0 && !report.taken.is_empty();
+        // llama.cpp names where weights lie in its log only.
+        let buffers = weight_buffers();
+        let plain = !buffers.is_empty()
+            && buffers
+                .iter()
+                .all(|name| ["CPU", "CPU_Mapped"].contains(&name.as_str()));
         let kernels = match installed {
             None => Kernels::Off,
             Some(Ok(())) => Kernels::On(report.to_string()),
@@ -86,6 +94,7 @@ impl Weights {
                 model,
                 kernels,
                 ours,
+                plain,
             })
             .ok_or_else(|| refuse(&logged().unwrap_or_else(|| "llama.cpp refused it".into())))?;
         model
@@ -190,6 +199,13 @@ impl Weights {
         Some(layers * (keys.bytes(width) + values.bytes(width)))
     }
 
+    /// Heads of each layer's queries; none if layers differ in it.
+    pub(super) fn heads(&self) -> Option<i32> {
+        let architecture = self.metadata("general.architecture")?;
+        let heads = self.metadata(&format!("{architecture}.attention.head_count"))?;
+        heads.parse().ok()
+    }
+
     /// Whether it has a state that grows with no token and has no parts.
     pub(super) fn is_stateful(&self) -> bool {
         let model = self.as_ptr();
@@ -229,6 +245,12 @@ impl Weights {
     /// an accelerator.
     pub(super) fn is_ours(&self) -> bool {
         self.ours
+    }
+
+    /// Whether all weights lie before the CPU as they do in the file. llama.cpp
+    /// may rearrange them for its products.
+    pub(super) fn are_plain(&self) -> bool {
+        self.plain
     }
 
     /// Valid as long as `self`.
