@@ -5,5 +5,6 @@ mod adapter;
 mod bench;
 mod joined;
 mod llama;
+mod mixture;
 mod model;
 mod products;
