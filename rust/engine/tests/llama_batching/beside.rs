@@ -1,10 +1,8 @@
 //! Requests at the same time.
 
-use std::path::Path;
-
 use llm_engine::{Config, FinishReason};
 
-use crate::harness::{Bench, Choices, Reply, compare, greedy, model};
+use crate::harness::{Bench, Choices, ROUNDING, Reply, Subject, compare, greedy};
 
 /// How a run ended for each request, and the choices of all.
 struct Run {
@@ -12,8 +10,8 @@ struct Run {
     choices: Choices,
 }
 
-fn run(model: &Path, config: Config, prompts: &[String], max_tokens: u32) -> Run {
-    let bench = Bench::new(model, config);
+fn run(subject: &Subject, config: Config, prompts: &[String], max_tokens: u32) -> Run {
+    let bench = Bench::new(subject, config);
     let requests = prompts.iter();
     let requests = requests.map(|prompt| greedy(&bench.engine, prompt, max_tokens));
     let replies = bench.replies(requests.collect());
@@ -42,8 +40,7 @@ fn prompts(count: usize) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn beside_others_and_paused_as_alone() {
+fn beside_others_and_paused(subject: &Subject) {
     const REQUESTS: usize = 10;
     const TOKENS: u32 = 48;
     let prompts = prompts(REQUESTS);
@@ -54,17 +51,14 @@ fn beside_others_and_paused_as_alone() {
         queue: REQUESTS as u32,
         prompt_lookup: false,
     };
-    let Some(model) = model("LLM_API_TEST_MODEL") else {
-        return;
-    };
-    let alone = run(&model, config(256, 1), &prompts, TOKENS);
-    let together = run(&model, config(2048, 8), &prompts, TOKENS);
-    let crowded = run(&model, config(256, 8), &prompts, TOKENS);
+    let alone = run(subject, config(256, 1), &prompts, TOKENS);
+    let together = run(subject, config(2048, 8), &prompts, TOKENS);
+    let crowded = run(subject, config(256, 8), &prompts, TOKENS);
 
     assert!(alone.choices.len() >= REQUESTS * TOKENS as usize - REQUESTS);
     for run in [&together, &crowded] {
         // Turned choices are rare: most of what was chosen can be compared.
-        let compared = compare(&alone.choices, &run.choices);
+        let compared = compare(&alone.choices, &run.choices, ROUNDING);
         assert!(compared > alone.choices.len() / 4, "{compared} compared");
         let pairs = || run.replies.iter().zip(&alone.replies);
         for (reply, expected) in pairs() {
@@ -81,4 +75,16 @@ fn beside_others_and_paused_as_alone() {
     };
     assert_eq!((pauses(&alone), pauses(&together)), (0, 0));
     assert!(pauses(&crowded) > 0, "the pool is small enough to pause");
+}
+
+#[test]
+fn beside_others_and_paused_as_alone() {
+    beside_others_and_paused(&Subject::demo());
+}
+
+#[test]
+fn with_sliding_windows_too() {
+    for subject in Subject::windows().both() {
+        beside_others_and_paused(&subject);
+    }
 }

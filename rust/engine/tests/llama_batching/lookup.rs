@@ -1,15 +1,12 @@
 //! Drafts by prompt lookup.
 
-use std::path::Path;
-
 use llm_engine::{Config, Stats};
 
-use crate::harness::{Bench, Choices, compare, greedy, model};
+use crate::harness::{Bench, Choices, Subject, compare, greedy};
+use crate::windows::WINDOW;
 
 /// Tokens of the copy that is left to be made, or a few less.
 const TOKENS: u32 = 30;
-
-const WINDOW: &str = "LLM_API_TEST_WINDOW_MODEL";
 
 /// A text said one and a half times, so that what follows is the rest of it.
 fn copy() -> String {
@@ -19,7 +16,12 @@ fn copy() -> String {
     format!("{text}{text}{}", &text[..90])
 }
 
-fn run(model: &Path, prompt_lookup: bool) -> (String, Choices, Stats) {
+fn run(
+    subject: &Subject,
+    prompt: &str,
+    tokens: u32,
+    prompt_lookup: bool,
+) -> (String, Choices, Stats) {
     let config = Config {
         context: 512,
         pool: 512,
@@ -27,29 +29,33 @@ fn run(model: &Path, prompt_lookup: bool) -> (String, Choices, Stats) {
         queue: 1,
         prompt_lookup,
     };
-    let bench = Bench::new(model, config);
-    let request = greedy(&bench.engine, &copy(), TOKENS);
+    let bench = Bench::new(subject, config);
+    let request = greedy(&bench.engine, prompt, tokens);
     let reply = bench.replies(vec![request]).remove(0);
     (reply.text, bench.choices(), bench.engine.stats())
 }
 
-fn copies(variable: &str) {
-    let Some(model) = model(variable) else { return };
-    let (text, choices, stats) = run(&model, true);
-    let (expected, alone, without) = run(&model, false);
+/// Asserts that drafts change no bit; what was done with them and without.
+fn compared(subject: &Subject, prompt: &str, tokens: u32) -> [Stats; 2] {
+    let (text, choices, stats) = run(subject, prompt, tokens, true);
+    let (expected, alone, without) = run(subject, prompt, tokens, false);
     assert_eq!(text, expected);
-    let compared = compare(&alone, &choices);
-    assert!(compared >= TOKENS as usize, "{compared}");
+    let compared = compare(&alone, &choices, 0.0);
+    assert!(compared >= tokens as usize, "{compared}");
     assert_eq!(stats.sampled_tokens, without.sampled_tokens);
-    assert!(3 * stats.decodes < without.decodes, "{stats:?}");
+    [stats, without]
 }
 
 #[test]
 fn a_copy_takes_a_few_decodes() {
-    copies("LLM_API_TEST_MODEL");
+    let [stats, without] = compared(&Subject::demo(), &copy(), TOKENS);
+    assert!(3 * stats.decodes < without.decodes, "{stats:?}");
 }
 
+/// Drafts that are wrong are taken out of windows that have moved on.
 #[test]
-fn with_sliding_windows_too() {
-    copies(WINDOW);
+fn with_sliding_windows_some_hold_and_some_do_not() {
+    let [stats, _] = compared(&Subject::windows(), &copy(), 5 * WINDOW);
+    let wrong = stats.drafted_tokens - stats.accepted_tokens;
+    assert!(stats.accepted_tokens > 20 && wrong > 20, "{stats:?}");
 }
