@@ -11,9 +11,11 @@ TOOLS := $(CARGO_TARGET_DIR)/tools
 CARGO = eval "$$($(TOOLS)/bin/python tools/build_env.py)" && PATH="$(TOOLS)/bin:$$PATH" cargo
 MATURIN = eval "$$($(TOOLS)/bin/python tools/build_env.py)" && \
 	PATH="$(TOOLS)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" maturin
-# The build script of llama-cpp-sys-2 puts links to its libraries there, which
-# nothing of ours uses, and a second run of it fails on those of the first.
-UNLINK = find $(CARGO_TARGET_DIR)/release -maxdepth 2 -name 'lib*-llm-api.so*' -delete 2>/dev/null || true
+# So that the build script of llama-cpp-sys-2 can run again: it fails on links to
+# its libraries that it has left before, which nothing of ours uses, and would
+# keep a configuration with what another checkout changes in llama.cpp.
+FORGET = find $(CARGO_TARGET_DIR)/release -maxdepth 2 -name 'lib*-llm-api.so*' -delete 2>/dev/null; \
+	rm -f $(CARGO_TARGET_DIR)/release/build/llama-cpp-sys-2-*/out/build/CMakeCache.txt
 # Never the debug profile: it would build llama.cpp a second time.
 RELEASE := --release --locked
 PURE := --no-default-features
@@ -59,7 +61,7 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml
 	touch $@
 
 build: $(TOOLS)/.installed $(VENV)/.created ## install the package in .venv for development (release profile); OFFLINE=1 builds from vendor/
-	@$(UNLINK)
+	@$(FORGET)
 	$(MATURIN) develop --release $(VENDORED)
 
 demo-model: $(VENV)/.created ## bring the demo model (SmolLM2-135M-Instruct) into .venv

@@ -68,9 +68,11 @@ struct Pool {
         if (end >= 0 && are_free(end + 1, 1)) {
             return end + 1;
         }
-        for (size_t block = 0; block < owners.size(); block += llm_api_block) {
-            if (are_free(block, llm_api_block)) {
-                return block;
+        for (const size_t behind : {(size_t) (end + 1), (size_t) 0}) {
+            for (size_t block = 0; block < owners.size(); block += llm_api_block) {
+                if (block >= behind && are_free(block, llm_api_block)) {
+                    return block;
+                }
             }
         }
         size_t cell = 0;

@@ -12,14 +12,18 @@
 #include <unordered_map>
 #include <vector>
 
-/* Cells that a sequence gets together, where so many are free. */
-constexpr uint32_t llm_api_block = 32;
+/* Cells that a sequence gets together, where so many are free. Attention of
+ * prompts takes as many at a time, so that most that it takes are of one. */
+constexpr uint32_t llm_api_block = 64;
 
 /* Finds a cell for each of `tokens` tokens in a pool of `size` cells: the one
  * behind the last of its sequence; if that is not free, the beginning of the
- * first block that is; without such a block, the first free cell. Blocks begin
- * at multiples of their size, so that a sequence finds the rest of its block
- * free, and low blocks come first, so that attention has few cells to look at.
+ * next block that is, or else of the first one; without such a block, the first
+ * free cell. Blocks begin at multiples of their size, so that a sequence finds
+ * the rest of its block free. Low blocks come first, so that attention has few
+ * cells to look at, but those behind the sequence before them: attention adds
+ * cells up in their order, and a text's order is then that of its tokens,
+ * wherever they lie, so that it rounds alike.
  *
  * `is_free(cell)`: whether a cell can be taken. `sequence(token)`: whose token
  * it is. `last(sequence)`: the cell of the highest position of a sequence, or
@@ -30,33 +34,43 @@ std::vector<uint32_t> llm_api_place(uint32_t size, uint32_t tokens, IsFree is_fr
     std::vector<uint32_t> places;
     std::vector<bool> taken(size);
     std::unordered_map<int32_t, int64_t> ends; /* the last cell of each sequence, or -1 */
-    uint32_t block = 0, cell = 0; /* before these, no block and no cell is free */
+    uint32_t low = 0, cell = 0; /* before these, no block and no cell is free */
 
     const auto can_take = [&](int64_t at) {
         return at < size && !taken[at] && is_free(static_cast<uint32_t>(at));
     };
-    const auto is_block_free = [&] {
-        for (uint32_t at = block; at < block + llm_api_block; ++at) {
-            if (!can_take(at)) {
-                return false;
+    /* The first free block from `from` on, or the size of the pool. */
+    const auto find_block = [&](int64_t from) {
+        int64_t block = (from + llm_api_block - 1) / llm_api_block * llm_api_block;
+        uint32_t free = 0;
+        while (free < llm_api_block && block + free < size) {
+            if (can_take(block + free)) {
+                ++free;
+            } else {
+                block += llm_api_block;
+                free = 0;
             }
         }
-        return true;
+        return free == llm_api_block ? block : static_cast<int64_t>(size);
     };
 
     places.reserve(tokens);
     for (uint32_t token = 0; token < tokens; ++token) {
         const int32_t owner = sequence(token);
         const auto found = ends.find(owner);
-        int64_t place = found == ends.end() ? last(owner) : found->second;
-        if (place < 0 || !can_take(++place)) {
-            while (block < size && !is_block_free()) {
-                block += llm_api_block;
+        const int64_t next = 1 + (found == ends.end() ? last(owner) : found->second);
+        int64_t place = next;
+        if (next == 0 || !can_take(next)) {
+            place = next == 0 || low >= size ? size : find_block(next);
+            if (place == size) {
+                place = low = find_block(low);
             }
-            while (block >= size && cell < size && !can_take(cell)) {
-                ++cell;
+            if (place == size) {
+                while (cell < size && !can_take(cell)) {
+                    ++cell;
+                }
+                place = cell;
             }
-            place = block < size ? block : cell;
         }
         if (place == size) {
             return {};

@@ -86,10 +86,8 @@ fn decode(model: &Model, texts: &[Vec<i32>], prompts: Prompts) -> Logits {
             .map(|s| {
                 let before = s.checked_sub(1).map(|before| row(before, PROMPT));
                 let next = (s < streams).then(|| prompt(s));
-                before
-                    .into_iter()
-                    .chain(next.into_iter().flatten())
-                    .collect()
+                // As the engine has them: a prompt's rows first.
+                next.into_iter().flatten().chain(before).collect()
             })
             .collect(),
     };

@@ -163,7 +163,7 @@ impl Worker {
     fn fill_batch(&mut self, plan: &Plan) {
         let now = Instant::now();
         self.rows.clear();
-        for piece in &plan.pieces {
+        for piece in plan.batch() {
             let reply = self
                 .replies
                 .get_mut(&piece.id)

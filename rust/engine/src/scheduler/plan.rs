@@ -26,16 +26,33 @@ impl Plan {
         self.pieces.iter().map(|piece| piece.draft.len).sum()
     }
 
-    /// The pieces after which tokens are to be sampled, each with the rows of
-    /// the batch whose logits they come from: that of the last known token and
-    /// those of the draft.
+    /// The pieces in the order of their rows in the batch: prompts first.
+    /// Attention takes the rows of a batch in tiles, and so it cuts a prompt as
+    /// it would without the streams beside it, and rounds alike.
+    pub fn batch(&self) -> impl Iterator<Item = &Piece> {
+        let streams = self.pieces.iter().filter(|piece| !piece.is_prompt());
+        self.prompts().chain(streams)
+    }
+
+    /// The pieces after which tokens are to be sampled, in order of arrival,
+    /// each with the rows of the batch whose logits they come from: that of the
+    /// last known token and those of the draft.
     pub fn samples(&self) -> impl Iterator<Item = (&Piece, Range<usize>)> {
-        let ends = self.pieces.iter().scan(0, |end, piece| {
-            *end += piece.rows();
-            Some((piece, *end))
-        });
+        let rows = self.prompts().map(Piece::rows).sum();
+        let ends = self
+            .pieces
+            .iter()
+            .scan((0, rows), |(prompt, stream), piece| {
+                let end = if piece.is_prompt() { prompt } else { stream };
+                *end += piece.rows();
+                Some((piece, *end))
+            });
         ends.filter(|(piece, _)| piece.samples)
             .map(|(piece, end)| (piece, end - piece.draft.len - 1..end))
+    }
+
+    fn prompts(&self) -> impl Iterator<Item = &Piece> {
+        self.pieces.iter().filter(|piece| piece.is_prompt())
     }
 }
 
@@ -58,6 +75,10 @@ pub struct Piece {
 }
 
 impl Piece {
+    fn is_prompt(&self) -> bool {
+        self.len > 1
+    }
+
     /// Rows that it takes.
     pub fn rows(&self) -> usize {
         self.len + self.draft.len

@@ -109,46 +109,116 @@ impl Kernel for ListCells<'_> {
 
 /// What the rows of a tile see.
 pub(super) struct Look {
+    /// The most rows after each other that are of one sequence, as rows of the
+    /// tile.
+    pub run: Range<usize>,
     /// Number of cells that one of them sees.
     pub union: u32,
-    /// Number of cells that each of them sees.
+    /// Number of cells that each row of the tile sees.
     pub counts: [u32; MAX_TOKENS],
 }
 
-/// Looks at the masks of a tile; sets what its rows see of each block.
+/// Looks at the masks of a tile; sets what the rows of its run see of each
+/// block.
 ///
 /// To run it, the tensors must be valid.
 pub(super) struct LookAtTile<'a> {
     pub node: Node<'a>,
     pub rows: Range<usize>,
     pub seen: &'a mut [Seen],
+    /// What the row before saw of each block.
+    pub before: &'a mut [u64],
 }
 
 impl Kernel for LookAtTile<'_> {
     type Output = Look;
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self, simd: S) -> Look {
+    unsafe fn run<S: Simd>(mut self, simd: S) -> Look {
+        let rows = self.rows.clone();
+        // SAFETY: forwarded.
+        let mut look = unsafe { self.look(simd, rows.clone()) };
+        if look.run.len() < rows.len() {
+            let run = rows.start + look.run.start..rows.start + look.run.end;
+            // SAFETY: forwarded.
+            look.union = unsafe { self.look(simd, run).union };
+        }
+        look
+    }
+}
+
+impl LookAtTile<'_> {
+    /// Looks at some of the rows.
+    #[inline(always)]
+    unsafe fn look<S: Simd>(&mut self, simd: S, rows: Range<usize>) -> Look {
         let cells = self.node.shape.cells;
-        let seen = &mut self.seen[..cells.div_ceil(BLOCK)];
+        let blocks = cells.div_ceil(BLOCK);
+        let (seen, before) = (&mut self.seen[..blocks], &mut self.before[..blocks]);
         seen.fill(Seen {
             any: 0,
             plain: u64::MAX,
         });
         let mut counts = [0; MAX_TOKENS];
-        for (row, count) in self.rows.zip(&mut counts) {
+        let (mut run, mut start) = (0..0, 0);
+        let mut newest = None;
+        for (index, row) in rows.enumerate() {
             let mask = self.node.mask(row);
-            for (index, seen) in seen.iter_mut().enumerate() {
+            let mut change = Change::default();
+            for (block_index, (seen, before)) in seen.iter_mut().zip(&mut *before).enumerate() {
+                let first = block_index * BLOCK;
                 // SAFETY: the mask has all cells.
-                let (any, plain) = unsafe { block(simd, mask, index * BLOCK, cells) };
-                *count += any.count_ones();
+                let (any, plain) = unsafe { block(simd, mask, first, cells) };
+                counts[index] += any.count_ones();
                 seen.any |= any;
                 seen.plain &= plain;
+                change.note(first, *before, any);
+                *before = any;
+            }
+            if index > 0 && !change.is_next_token(newest) {
+                start = index;
+            }
+            newest = change.gained_last;
+            if index + 1 - start > run.len() {
+                run = start..index + 1;
             }
         }
         Look {
+            run,
             union: seen.iter().map(|seen| seen.any.count_ones()).sum(),
             counts,
         }
+    }
+}
+
+/// How what a row sees differs from what the row before it sees.
+#[derive(Default)]
+struct Change {
+    gained: u32,
+    dropped: u32,
+    /// The last cell of those.
+    gained_last: Option<usize>,
+    dropped_last: Option<usize>,
+}
+
+impl Change {
+    /// Notes a block of cells that begins at `first`.
+    #[inline(always)]
+    fn note(&mut self, first: usize, before: u64, any: u64) {
+        let last = |cells: u64| (cells != 0).then(|| first + cells.ilog2() as usize);
+        let (gained, dropped) = (any & !before, before & !any);
+        self.gained += gained.count_ones();
+        self.dropped += dropped.count_ones();
+        self.gained_last = last(gained).or(self.gained_last);
+        self.dropped_last = last(dropped).or(self.dropped_last);
+    }
+
+    /// Whether the row is of the token after that of the row before it, which
+    /// saw the cell `newest` as the first one: it sees one more cell, its own,
+    /// and with a window no longer the oldest. A row of another sequence does
+    /// not see the newest cell, however much the two share.
+    #[inline(always)]
+    fn is_next_token(&self, newest: Option<usize>) -> bool {
+        let is_window = self.dropped == 1 && self.dropped_last != newest;
+        self.gained <= 1 && (self.dropped == 0 || is_window)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Shape;
 use super::cells::{self, Seen};
-use super::plan::{Counts, has_many_tiles, is_split};
+use super::plan::{Counts, TilePart, has_many_tiles, is_split};
 use super::row::{self, MAX_CHUNKS, Partial, partial_floats};
 use super::tile;
 
@@ -18,6 +18,8 @@ pub(super) struct Memory<'a> {
     pub biases: &'a mut [f32],
     /// What a tile sees.
     pub seen: &'a mut [Seen],
+    /// What a row of it sees.
+    pub before: &'a mut [u64],
     /// Empty if there are many tiles.
     pub counts: Counts<'a>,
     /// `[slot][chunk]`: partial results, of all threads.
@@ -25,7 +27,7 @@ pub(super) struct Memory<'a> {
 }
 
 /// Bytes of the parts of a thread's memory, in their order.
-fn sizes(shape: &Shape, threads: usize) -> [usize; 7] {
+fn sizes(shape: &Shape, threads: usize) -> [usize; 8] {
     let (tiles, rows) = match has_many_tiles(shape, threads) {
         true => (0, 0),
         false => (shape.tiles(), shape.rows()),
@@ -36,7 +38,8 @@ fn sizes(shape: &Shape, threads: usize) -> [usize; 7] {
         bytes::<u32>(shape.cells),
         bytes::<f32>(shape.cells),
         bytes::<Seen>(shape.cells.div_ceil(cells::BLOCK)),
-        bytes::<u32>(tiles),
+        bytes::<u64>(shape.cells.div_ceil(cells::BLOCK)),
+        bytes::<TilePart>(tiles),
         bytes::<u32>(rows),
     ]
 }
@@ -72,7 +75,7 @@ impl Memory<'_> {
         let sizes = sizes(shape, threads);
         let all = sizes.iter().sum::<usize>();
         let mut start = thread * all;
-        let [floats, partials, indices, biases, seen, tiles, rows] = sizes.map(|size| {
+        let [floats, partials, indices, biases, seen, before, tiles, rows] = sizes.map(|size| {
             start += size;
             (scratch.wrapping_add(start - size), size)
         });
@@ -90,6 +93,7 @@ impl Memory<'_> {
                 indices: part(indices),
                 biases: part(biases),
                 seen: part(seen),
+                before: part(before),
                 counts: Counts {
                     tiles: part(tiles),
                     rows: part(rows),

@@ -6,10 +6,9 @@
 //! where asked for. All arithmetic is f32 (ggml's own kernel rounds the query
 //! to the type of the keys, and for F16 values the sums to F16 as well).
 //!
-//! Cells that a mask hides cost next to nothing. Rows that see about the same
-//! cells (a prompt) are computed as a tile; rows that do not (one token each
-//! of several sequences in one pool) one by one, with all query heads of a
-//! key head at a time.
+//! Cells that a mask hides cost next to nothing. Rows of one sequence (a
+//! prompt) are computed as a tile; others (one token each of several sequences
+//! in one pool) one by one, with all query heads of a key head at a time.
 //!
 //! The bits of a result do not depend on the [`Tier`], on the number of
 //! threads, or on the rows it shares a tile with; a row computed alone and the

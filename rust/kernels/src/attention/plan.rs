@@ -1,19 +1,23 @@
 //! Who does what.
 //!
-//! The work of a node is a list of items: a tile or a row, and a head group.
+//! The work of a node is a list of items: a tile or a row, and a head group. A
+//! tile is of one sequence: rows of others among them are computed one by one,
+//! so that no request's bits depend on what others share with it.
 //! Every thread makes the same list. Where there are few tiles, the costs of
 //! the items decide: a thread has those with their middle in its part of the
 //! sum. If the node is split, the chunks of a row count one by one, and what
 //! several threads compute of a row goes to a slot of common memory, where it
 //! is merged when all is there.
 
+use std::ops::Range;
+
 use super::Shape;
 use super::cells::Look;
 use super::row;
 use super::share::Thread;
 
-/// A tile is computed as such if its rows see at least half of the cells that
-/// one of them sees, on average; else its rows are computed one by one.
+/// Rows are computed as a tile if they see at least half of the cells that one
+/// of them sees times the tokens of a tile; else one by one.
 const TILE_GAIN: usize = 2;
 
 /// Cost of an item that sees no cells, in cells of a row.
@@ -50,21 +54,47 @@ pub(super) fn nth_tile(shape: &Shape, n: usize, thread: Thread) -> Option<usize>
     Some(n * of + place).filter(|&tile| tile < shape.tiles())
 }
 
-/// Whether a tile is computed as one.
-pub(super) fn is_tile(shape: &Shape, look: &Look) -> bool {
-    let visible = look
-        .counts
-        .iter()
-        .map(|&count| count as usize)
-        .sum::<usize>();
-    visible > 0 && look.union as usize * shape.tile_tokens() <= TILE_GAIN * visible
+/// What of a tile is computed as one.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct TilePart {
+    /// Its rows, of those of the tile; none if they are all computed one by one.
+    start: u32,
+    end: u32,
+    /// Number of cells that they see.
+    cells: u32,
+}
+
+impl TilePart {
+    pub(super) fn new(shape: &Shape, look: &Look) -> TilePart {
+        let counts = &look.counts[look.run.clone()];
+        let visible = counts.iter().map(|&count| count as usize).sum::<usize>();
+        let is_tile =
+            visible > 0 && look.union as usize * shape.tile_tokens() <= TILE_GAIN * visible;
+        if !is_tile {
+            return TilePart::default();
+        }
+        TilePart {
+            start: look.run.start as u32,
+            end: look.run.end as u32,
+            cells: look.union,
+        }
+    }
+
+    /// The rows of the part, in a tile of these.
+    pub(super) fn rows(self, tile: &Range<usize>) -> Range<usize> {
+        tile.start + self.start as usize..tile.start + self.end as usize
+    }
+
+    fn is_empty(self) -> bool {
+        self.start == self.end
+    }
 }
 
 /// What the masks show.
 #[derive(Default)]
 pub(super) struct Counts<'a> {
-    /// How many cells each tile sees; 0 if its rows are computed one by one.
-    pub tiles: &'a mut [u32],
+    pub tiles: &'a mut [TilePart],
     /// How many cells each row sees.
     pub rows: &'a mut [u32],
 }
@@ -101,7 +131,7 @@ pub(super) struct Plan<'a> {
     /// Cost of all items.
     total: usize,
     tile: usize,
-    /// Row within the tile, if its rows are computed one by one.
+    /// Row within the tile.
     row: usize,
     group: usize,
     /// Cost of the items so far.
@@ -124,12 +154,14 @@ impl<'a> Plan<'a> {
             start: 0,
             slots: 0,
         };
-        let tiles = (0..shape.tiles()).map(|tile| match counts.tiles[tile] {
-            0 => shape
-                .tile(tile)
-                .map(|row| plan.cost(Queries::Row(row)))
-                .sum(),
-            _ => plan.cost(Queries::Tile(tile)),
+        let tiles = (0..shape.tiles()).map(|tile| {
+            let (rows, part) = (shape.tile(tile), counts.tiles[tile]);
+            let alone = rows.clone().filter(|row| !part.rows(&rows).contains(row));
+            let alone = alone.map(|row| plan.cost(Queries::Row(row))).sum::<usize>();
+            match part.is_empty() {
+                true => alone,
+                false => alone + plan.cost(Queries::Tile(tile)),
+            }
         });
         plan.total = tiles.sum::<usize>() * shape.groups();
         plan
@@ -140,7 +172,7 @@ impl<'a> Plan<'a> {
             + match queries {
                 Queries::Row(row) => self.counts.rows[row] as usize,
                 Queries::Tile(tile) => {
-                    self.counts.tiles[tile] as usize * self.shape.tile_tokens() / TILE_GAIN
+                    self.counts.tiles[tile].cells as usize * self.shape.tile_tokens() / TILE_GAIN
                 }
             }
     }
@@ -170,7 +202,8 @@ impl Iterator for Plan<'_> {
             return None;
         }
         let rows = self.shape.tile(self.tile);
-        let is_tile = self.counts.tiles[self.tile] > 0;
+        let part = self.counts.tiles[self.tile];
+        let is_tile = !part.is_empty() && self.row == part.start as usize;
         let queries = if is_tile {
             Queries::Tile(self.tile)
         } else {
@@ -201,8 +234,12 @@ impl Iterator for Plan<'_> {
         self.group += 1;
         if self.group == self.shape.groups() {
             self.group = 0;
-            self.row += 1;
-            if is_tile || self.row == rows.len() {
+            self.row = if is_tile {
+                part.end as usize
+            } else {
+                self.row + 1
+            };
+            if self.row == rows.len() {
                 self.row = 0;
                 self.tile += 1;
             }

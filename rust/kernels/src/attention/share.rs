@@ -1,10 +1,12 @@
 //! A thread's share of a run.
 
+use std::ops::Range;
+
 use super::Shape;
 use super::cells::{List, ListCells, Look, LookAtTile};
 use super::memory::Memory;
 use super::node::{Group, Node};
-use super::plan::{Plan, Queries, has_many_tiles, is_tile, nth_tile};
+use super::plan::{Plan, Queries, TilePart, has_many_tiles, nth_tile};
 use super::row::{Chunk, Partial, chunks, partial_floats};
 use super::tile::Tile;
 use crate::simd::Simd;
@@ -61,11 +63,12 @@ impl<'a, S: Simd> Share<'a, S> {
         for tile in (0..).map_while(|n| nth_tile(shape, n, thread)) {
             // SAFETY: forwarded; the tile is this thread's.
             unsafe {
-                if is_tile(shape, &self.look(tile)) {
-                    (0..shape.groups()).for_each(|group| self.tile(tile, shape.group(group)));
-                    continue;
+                let rows = shape.tile(tile);
+                let part = TilePart::new(shape, &self.look(tile)).rows(&rows);
+                if !part.is_empty() {
+                    (0..shape.groups()).for_each(|group| self.tile(&part, shape.group(group)));
                 }
-                for row in shape.tile(tile) {
+                for row in rows.filter(|row| !part.contains(row)) {
                     let list = self.list(row);
                     (0..shape.groups()).for_each(|group| self.row(list, row, shape.group(group)));
                 }
@@ -81,7 +84,7 @@ impl<'a, S: Simd> Share<'a, S> {
             let look = unsafe { self.look(tile) };
             let rows = shape.tile(tile);
             let counts = &mut self.memory.counts;
-            counts.tiles[tile] = if is_tile(shape, &look) { look.union } else { 0 };
+            counts.tiles[tile] = TilePart::new(shape, &look);
             counts.rows[rows.clone()].copy_from_slice(&look.counts[..rows.len()]);
         }
         let counts = std::mem::take(&mut self.memory.counts);
@@ -102,7 +105,8 @@ impl<'a, S: Simd> Share<'a, S> {
                         if is_new {
                             self.look(tile);
                         }
-                        self.tile(tile, group);
+                        let part = counts.tiles[tile].rows(&shape.tile(tile));
+                        self.tile(&part, group);
                     }
                     Queries::Row(row) => {
                         if is_new {
@@ -156,19 +160,19 @@ impl<'a, S: Simd> Share<'a, S> {
             node: self.node,
             rows,
             seen: self.memory.seen,
+            before: self.memory.before,
         };
         // SAFETY: forwarded.
         unsafe { self.simd.run(look) }
     }
 
-    /// A head group of the tile that was looked at last.
-    unsafe fn tile(&mut self, tile: usize, group: Group) {
-        let (rows, seen) = (self.shape.tile(tile), &*self.memory.seen);
+    /// A head group of the part of a tile that was looked at last.
+    unsafe fn tile(&mut self, rows: &Range<usize>, group: Group) {
         let tile = Tile {
             node: self.node,
-            rows,
+            rows: rows.clone(),
             group,
-            seen,
+            seen: &*self.memory.seen,
         };
         // SAFETY: forwarded.
         unsafe { tile.compute(self.simd, self.memory.floats) };

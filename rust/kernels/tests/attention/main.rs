@@ -260,10 +260,47 @@ fn some_tokens(case: &Case, tokens: std::ops::Range<usize>) -> Case {
     }
 }
 
+/// Rows in a pool whose first cells all of them see: row `token` is token
+/// `at(token).1` of sequence `at(token).0`, with its own cells behind those of
+/// the sequence before. A window, if not 0, is that many tokens.
+fn sharing(rows: usize, window: usize, at: impl Fn(usize) -> (usize, usize)) -> Case {
+    const SHARED: usize = 900;
+    const OWN: usize = 80;
+    let size = size(64, 3, 3, rows, 1500);
+    Case::new(size, &mut Random(9)).with_mask(|token, cell| {
+        let (sequence, newest) = at(token);
+        let own = SHARED + sequence * OWN;
+        let position = match cell {
+            0..SHARED => Some(cell),
+            _ if (own..own + OWN).contains(&cell) => Some(SHARED + cell - own),
+            _ => None,
+        };
+        let is_seen = |position: usize| {
+            let newest = SHARED + newest;
+            position <= newest && (window == 0 || position + window > newest)
+        };
+        match position.is_some_and(is_seen) {
+            true => ZERO,
+            false => HIDDEN,
+        }
+    })
+}
+
+/// Rows `tokens` of a node are what they are as a node of their own.
+fn check_alone(case: &Case, tokens: std::ops::Range<usize>) {
+    let tier = tiers().last().unwrap();
+    for threads in [1, 2] {
+        let all = run(case, tier, threads);
+        let some = run(&some_tokens(case, tokens.clone()), tier, 1);
+        let row = case.shape.output.row / 4;
+        let found = &all[tokens.start * row..tokens.end * row];
+        assert!(bits(&some) == bits(found), "{tokens:?}, {threads} threads");
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "too slow")]
 fn rows_do_not_depend_on_their_neighbours() {
-    let tier = tiers().last().unwrap();
     // 32 sequences, a token each; and a prompt of which a part comes later.
     let cells = 1500;
     let pool = Case::new(size(64, 3, 3, 32, cells), &mut Random(6)).with_mask(|token, cell| {
@@ -273,17 +310,64 @@ fn rows_do_not_depend_on_their_neighbours() {
             HIDDEN
         }
     });
-    let prompt = Case::new(size(64, 3, 3, 64, cells), &mut Random(7))
-        .with_mask(|token, cell| if cell <= 1000 + token { ZERO } else { HIDDEN });
-    for (case, step) in [(pool, 1), (prompt, 16)] {
-        let all = run(&case, tier, 2);
-        for start in (0..case.shape.tokens).step_by(step) {
-            let some = run(&some_tokens(&case, start..start + step), tier, 1);
+    (0..32).for_each(|token| check_alone(&pool, token..token + 1));
+    for window in [0, 300] {
+        let prompt = sharing(64, window, |token| (0, token));
+        for start in (0..64).step_by(16) {
+            check_alone(&prompt, start..start + 16);
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too slow")]
+fn sequences_that_share_most_cells_do_not_depend_on_each_other() {
+    // A tile is 16 tokens here.
+    for window in [0, 300] {
+        for more in [0, 4] {
+            let streams = sharing(16, window, |token| (token % 7, more * token));
+            (0..16).for_each(|token| check_alone(&streams, token..token + 1));
+        }
+
+        // As drafts have it: several tokens of the first.
+        let drafts = sharing(11, window, |token| match token {
+            0..8 => (0, 20 + token),
+            _ => (token - 7, 5 * token),
+        });
+        check_alone(&drafts, 0..8);
+        (8..11).for_each(|token| check_alone(&drafts, token..token + 1));
+
+        // Beside a prompt, before and after it.
+        let prompt = sharing(48, window, |token| match token {
+            0..3 => (token, 10 + token),
+            3..43 => (3, token - 3),
+            _ => (4, 11 * (token - 43)),
+        });
+        for token in (0..3).chain(43..48) {
+            check_alone(&prompt, token..token + 1);
+        }
+        check_alone(&prompt, 16..32);
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "too slow")]
+fn prompts_are_tiles() {
+    let tier = tiers().last().unwrap();
+    for window in [0, 300] {
+        // The rest of a tile is another's, and few rows see too little of one.
+        for (rows, is_tile) in [(16, true), (12, true), (7, false)] {
+            let case = sharing(16, window, |token| match token {
+                _ if token < rows => (0, token),
+                _ => (token - rows + 1, 3 * token),
+            });
+            let all = run(&case, tier, 1);
             let row = case.shape.output.row / 4;
-            assert!(
-                bits(&some) == bits(&all[start * row..][..step * row]),
-                "from {start}"
-            );
+            let alone: Vec<f32> = (0..rows)
+                .flat_map(|token| run(&some_tokens(&case, token..token + 1), tier, 1))
+                .collect();
+            let is_alike = bits(&alone) == bits(&all[..rows * row]);
+            assert_eq!(is_alike, !is_tile, "{rows} rows, window {window}");
         }
     }
 }
