@@ -127,7 +127,8 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         default=True,
         help="draft what a text repeats, and compute several tokens at once where it holds; "
         "the reply stays the same while the pool has room. Nothing is drafted with -flash-attn off "
-        "or -gpu-layers; with -kernels off only where llama.cpp computes several tokens as it does one",
+        "or -gpu-layers; with -kernels off only where llama.cpp computes several tokens as it does "
+        "one",
     ),
     _server(
         name="gpu-layers",
