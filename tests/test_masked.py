@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-HEADER = Path(__file__).parents[1] / "rust/engine/llama/masked.h"
+from .support.cpp import run_cpp
 
 # Masks from all masked to none, in runs and scattered, from every offset; the cell after the end
 # is seen or masked, so that a function which reads on finds it or goes past it.
@@ -74,15 +72,4 @@ int main() {
     "flags", [["-O0", "-fsanitize=undefined"], ["-O3"], ["-O3", "-march=native"]]
 )
 def test_as_a_plain_loop(tmp_path: Path, flags: list[str]) -> None:
-    compiler = shutil.which("c++")
-    if compiler is None:
-        pytest.skip("no C++ compiler (c++)")
-    source, program = tmp_path / "masks.cpp", tmp_path / "masks"
-    source.write_text(PROGRAM)
-    compiling = [compiler, "-std=c++17", "-Wall", "-Werror", *flags, "-fno-sanitize-recover"]
-    subprocess.run(
-        [*compiling, f"-I{HEADER.parent}", str(source), "-o", str(program)], check=True, timeout=50
-    )
-    done = subprocess.run([program], check=False, capture_output=True, text=True, timeout=50)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert int(done.stdout) > 1_000_000
+    assert int(run_cpp(PROGRAM, tmp_path, flags)) > 1_000_000

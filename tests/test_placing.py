@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-HEADER = Path(__file__).parents[1] / "rust/engine/llama/placing.h"
+from .support.cpp import run_cpp
 
 # Sequences of a pool grow by steps, lose their ends, share their beginnings and go. Each step finds
 # as many cells as tokens, free and distinct and where a plain search for one token after the other
@@ -163,16 +161,5 @@ int main() {
 
 @pytest.mark.parametrize("flags", [["-O1", "-fsanitize=undefined"], ["-O2"]])
 def test_free_distinct_and_beside_each_other(tmp_path: Path, flags: list[str]) -> None:
-    compiler = shutil.which("c++")
-    if compiler is None:
-        pytest.skip("no C++ compiler (c++)")
-    source, program = tmp_path / "pools.cpp", tmp_path / "pools"
-    source.write_text(PROGRAM)
-    compiling = [compiler, "-std=c++17", "-Wall", "-Werror", *flags, "-fno-sanitize-recover"]
-    subprocess.run(
-        [*compiling, f"-I{HEADER.parent}", str(source), "-o", str(program)], check=True, timeout=50
-    )
-    done = subprocess.run([program], check=False, capture_output=True, text=True, timeout=50)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    placed, refused = map(int, done.stdout.split())
+    placed, refused = map(int, run_cpp(PROGRAM, tmp_path, flags).split())
     assert min(placed, refused) > 10_000
