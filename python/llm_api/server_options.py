@@ -126,9 +126,9 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         type=bool,
         default=True,
         help="draft what a text repeats, and compute several tokens at once where it holds; "
-        "the reply stays the same while the pool has room. Nothing is drafted with -flash-attn off "
-        "or -gpu-layers; with -kernels off only where llama.cpp computes several tokens as it does "
-        "one",
+        "the reply stays the same, unless others run beside it in a full pool. Nothing is drafted "
+        "with -flash-attn off or -gpu-layers; with -kernels off only where llama.cpp computes "
+        "several tokens as it does one",
     ),
     _server(
         name="gpu-layers",

@@ -42,6 +42,34 @@ def replies(
         return texts, engine.stats()
 
 
+def in_full_pool(
+    model: Path, kernels: Literal["auto", "off"], prompt_lookup: bool
+) -> tuple[list[str], dict[str, int]]:
+    with Engine(
+        model, context=320, threads=2, kernels=kernels, prompt_lookup=prompt_lookup
+    ) as engine:
+        # Greedy ones, and with them any difference, part where two tokens are nearly as likely.
+        texts = [
+            "".join(
+                engine.generate(f"{n}. {TEXT}\nWith {n} for the:\n{n}.", tokens=90, **OPTIONS[0])
+            )
+            for n in range(12)
+        ]
+        return texts, engine.stats()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_the_text_is_the_same_in_a_pool_full_of_kept_texts(
+    model_path: Path, kernels: Literal["auto", "off"]
+) -> None:
+    texts, stats = in_full_pool(model_path, kernels, prompt_lookup=True)
+    expected, without = in_full_pool(model_path, kernels, prompt_lookup=False)
+    assert texts == expected
+    assert stats["cells_evicted"] == without["cells_evicted"] > 500
+    assert stats["accepted_tokens"] > 100
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kernels", ["auto", "off"])
 def test_the_text_is_the_same(model_path: Path, kernels: Literal["auto", "off"]) -> None:

@@ -7,11 +7,14 @@
 //! two sequences always share their first so many cells and no others: one
 //! number for each pair says all there is to know.
 
+mod blocks;
+mod evict;
 mod find;
 mod shares;
 
 pub use self::find::{Found, Live, Match, WORTHWHILE};
 
+use self::blocks::Blocks;
 use self::shares::Shares;
 use crate::model::{Reuse, SeqId, Token};
 
@@ -64,6 +67,7 @@ pub struct Prefixes {
     /// By id.
     sequences: Vec<Sequence>,
     shares: Shares,
+    blocks: Blocks,
     /// Counts uses, to tell which is the latest.
     clock: u64,
     evicted: u64,
@@ -71,8 +75,8 @@ pub struct Prefixes {
 }
 
 impl Prefixes {
-    /// An empty pool.
-    pub fn new(sequences: usize, cells: usize, reuse: Reuse) -> Self {
+    /// An empty pool, in which the model gives a sequence `block` cells together.
+    pub fn new(sequences: usize, cells: usize, block: usize, reuse: Reuse) -> Self {
         Self {
             reuse,
             cells,
@@ -80,6 +84,7 @@ impl Prefixes {
             kept: 0,
             sequences: (0..sequences).map(|_| Sequence::Idle).collect(),
             shares: Shares::new(sequences),
+            blocks: Blocks::new(sequences, cells, block),
             clock: 0,
             evicted: 0,
             changes: Vec::new(),
@@ -105,6 +110,11 @@ impl Prefixes {
     /// Cells taken from kept sequences since the last call.
     pub fn evicted(&mut self) -> u64 {
         std::mem::take(&mut self.evicted)
+    }
+
+    /// Cells that nobody holds.
+    pub fn free(&self) -> usize {
+        self.free
     }
 
     /// Cells set aside for a live sequence.
@@ -147,6 +157,11 @@ impl Prefixes {
         true
     }
 
+    /// The model has computed the first `len` cells of a live sequence.
+    pub fn place(&mut self, sequence: SeqId, len: usize) {
+        self.blocks.place(sequence as usize, len);
+    }
+
     /// The cells of a live sequence at positions from `from` on, which were not
     /// set aside for it, hold nothing of use.
     pub fn forget(&mut self, sequence: SeqId, from: usize) {
@@ -174,6 +189,7 @@ impl Prefixes {
             });
         }
         self.free += self.len(at) - tokens.len();
+        self.blocks.limit(at, tokens.len());
         self.sequences[at] = Sequence::Kept {
             tokens: tokens.to_vec(),
             used: self.now(),
@@ -195,6 +211,7 @@ impl Prefixes {
         }
         self.sequences[at] = Sequence::Idle;
         self.shares.limit(at, 0);
+        self.blocks.limit(at, 0);
         self.changes.push(Change::Remove {
             sequence,
             from: 0,
@@ -227,6 +244,7 @@ impl Prefixes {
             other => unreachable!("{other:?} is shifted"),
         }
         self.free += to - from;
+        self.blocks.shift(at, from, to);
         self.changes.extend([
             Change::Remove {
                 sequence,
@@ -260,73 +278,13 @@ impl Prefixes {
             return source;
         };
         self.shares.copy(source, at, len);
+        self.blocks.copy(source, at, len);
         self.changes.push(Change::Copy {
             from: found.sequence,
             to: at as SeqId,
             len,
         });
         at
-    }
-
-    /// An idle sequence, or that of the least recently used kept one.
-    fn vacate(&mut self, except: Option<usize>) -> Option<usize> {
-        let idle = |sequence: &Sequence| matches!(sequence, Sequence::Idle);
-        if let Some(at) = self.sequences.iter().position(idle) {
-            return Some(at);
-        }
-        let at = self.oldest(except)?;
-        self.evict(at);
-        Some(at)
-    }
-
-    /// Takes cells from kept sequences until `count` are free.
-    pub fn make_room(&mut self, count: usize) -> bool {
-        while self.free < count {
-            let Some(at) = self.oldest(None) else {
-                return false;
-            };
-            let missing = count - self.free;
-            if self.reuse == Reuse::Any && self.own(at) > missing {
-                self.evicted += missing as u64;
-                self.truncate(at, self.len(at) - missing);
-            } else {
-                self.evict(at);
-            }
-        }
-        true
-    }
-
-    /// The least recently used kept sequence.
-    fn oldest(&self, except: Option<usize>) -> Option<usize> {
-        let kept = self.sequences.iter().enumerate();
-        kept.filter(|&(at, _)| Some(at) != except)
-            .filter_map(|(at, sequence)| match sequence {
-                Sequence::Kept { used, .. } => Some((used, at)),
-                _ => None,
-            })
-            .min()
-            .map(|(_, at)| at)
-    }
-
-    fn evict(&mut self, at: usize) {
-        self.evicted += self.own(at) as u64;
-        self.release(at as SeqId);
-    }
-
-    /// Cuts the tail of a kept sequence off.
-    fn truncate(&mut self, at: usize, len: usize) {
-        let freed = self.len(at) - len.max(self.shares.most(at));
-        self.free += freed;
-        self.kept -= freed;
-        self.shares.limit(at, len);
-        if let Sequence::Kept { tokens, .. } = &mut self.sequences[at] {
-            tokens.truncate(len);
-        }
-        self.changes.push(Change::Remove {
-            sequence: at as SeqId,
-            from: len,
-            to: None,
-        });
     }
 
     /// Drops kept sequences that a new one contains, or the new one if it is

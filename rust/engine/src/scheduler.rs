@@ -21,7 +21,9 @@
 //! with those ([`crate::prefix`]); if an older request is about to compute
 //! them, it waits at the door until that is done.
 
+mod blocks;
 mod drafts;
+mod entry;
 mod plan;
 
 use std::collections::VecDeque;
@@ -29,6 +31,7 @@ use std::ops::Range;
 
 pub use self::plan::{Piece, Plan, Relief};
 
+use self::entry::Entry;
 use crate::lookup::{Draft, Terms, Trust};
 use crate::model::{Reuse, SeqId, Token};
 use crate::prefix::{Change, Live, Prefixes, WORTHWHILE};
@@ -45,6 +48,8 @@ pub struct Limits {
     pub reuse: Reuse,
     /// Cells of the pool; at least the most that one request can need.
     pub cells: usize,
+    /// Cells that the model gives a sequence together, where so many are free.
+    pub block: usize,
     /// Rows of one decode; at least `sequences`.
     pub batch: usize,
     /// Prompt tokens a decode takes at most while replies are streaming, so
@@ -53,69 +58,6 @@ pub struct Limits {
     /// Drafts, of which a decode takes as many rows as the longest has; none
     /// with [`Reuse::Whole`].
     pub drafts: Terms,
-}
-
-/// Cells kept free for each running request when another one is let in. With
-/// none, a pool that is nearly full would pause and resume at every step, each
-/// time computing a whole prompt again.
-const HEADROOM: usize = 32;
-
-#[derive(Debug)]
-struct Entry {
-    id: RequestId,
-    /// Tokens known: the prompt and the reply so far.
-    tokens: Vec<Token>,
-    /// Tokens it can come to have at most.
-    limit: usize,
-    /// The first so many stay where they are when its context is shifted.
-    fixed: usize,
-    /// Tokens that are in cells.
-    computed: usize,
-    /// Its context was shifted: what is behind the fixed part is no longer
-    /// what computing those tokens would give.
-    shifted: bool,
-    /// Set while it runs.
-    sequence: Option<SeqId>,
-    /// Whether it ever ran; if it waits, it is paused.
-    started: bool,
-    /// Whether drafts pay.
-    trust: Trust,
-}
-
-impl Entry {
-    fn pending(&self) -> usize {
-        self.tokens.len() - self.computed
-    }
-
-    fn headroom(&self) -> usize {
-        HEADROOM.min(self.limit - self.tokens.len())
-    }
-
-    fn running(&self) -> SeqId {
-        self.sequence.expect("a running request has a sequence")
-    }
-
-    /// Runs no more; its cells are kept as far as they are what computing its
-    /// tokens would give.
-    fn leave(&mut self, prefixes: &mut Prefixes) {
-        if let Some(sequence) = self.sequence.take() {
-            let exact = if self.shifted {
-                self.fixed
-            } else {
-                self.computed
-            };
-            prefixes.keep(sequence, &self.tokens[..exact], self.computed);
-            self.computed = 0;
-        }
-    }
-
-    /// Runs no more, and nothing of it is kept.
-    fn vanish(&mut self, prefixes: &mut Prefixes) {
-        if let Some(sequence) = self.sequence.take() {
-            prefixes.release(sequence);
-            self.computed = 0;
-        }
-    }
 }
 
 /// The line of requests and the pool they share.
@@ -145,7 +87,7 @@ impl Scheduler {
             limits,
             line: VecDeque::new(),
             running: 0,
-            prefixes: Prefixes::new(sequences, limits.cells, limits.reuse),
+            prefixes: Prefixes::new(sequences, limits.cells, limits.block, limits.reuse),
             crowded: false,
             ceiling: limits.batch,
         }
@@ -201,6 +143,7 @@ impl Scheduler {
     pub fn plan(&mut self, intact: &dyn Fn(SeqId, usize) -> bool) -> Plan {
         let paused = self.grow();
         self.admit(intact);
+        self.make_blocks();
         let mut pieces = self.cut();
         self.draft(&mut pieces);
         Plan { paused, pieces }
@@ -209,8 +152,9 @@ impl Scheduler {
     /// The plan's pieces are in their cells, and so are the drafts, which are
     /// nobody's until [`Self::judge`].
     pub fn computed(&mut self, plan: &Plan) {
-        for piece in &plan.pieces {
+        for piece in plan.batch() {
             self.running_entry(piece.id).computed += piece.len;
+            self.prefixes.place(piece.sequence, piece.start + piece.len);
         }
     }
 

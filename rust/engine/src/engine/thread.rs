@@ -98,6 +98,7 @@ fn limits(config: &Config, info: &ModelInfo) -> Result<Limits, Error> {
             .saturating_sub(config.parallel as usize),
         reuse: info.reuse,
         cells: config.pool as usize,
+        block: info.block,
         batch: info.batch,
         prompt_beside_streams: PROMPT_BESIDE_STREAMS,
         drafts: if config.prompt_lookup {

@@ -41,6 +41,7 @@ impl FakeLoader {
             kernels: Kernels::Off,
             threads: 1,
             cells,
+            block: spec.block,
             sequences,
             batch: spec.batch,
             trained_context: 0,
@@ -84,6 +85,7 @@ impl Loader for FakeLoader {
             control: &self.control,
             cells: Cells::new(
                 room,
+                self.spec.block,
                 self.info.sequences + self.info.spare_sequences,
                 self.spec.window,
             ),
@@ -125,7 +127,9 @@ impl Model for FakeModel<'_> {
         for (at, row) in rows.iter().enumerate() {
             self.cells.put(row);
             if row.logits {
-                let [best, second] = self.spec.script.next(&self.cells.tokens(row.sequence));
+                let tokens = self.cells.tokens(row.sequence);
+                let order = self.cells.order(row.sequence);
+                let [best, second] = self.spec.script.next(&tokens, &order);
                 // Far enough apart for any temperature and penalty in use.
                 let mut logits = vec![0.0; FakeVocab.n_tokens()];
                 logits[second as usize] = 40.0;
@@ -134,6 +138,7 @@ impl Model for FakeModel<'_> {
             }
         }
         self.control.report_cells(self.cells.used());
+        self.control.report_scattered(self.cells.scattered());
         Ok(())
     }
 

@@ -76,6 +76,9 @@ pub struct ModelInfo {
     pub threads: usize,
     /// Cells of the pool shared by all sequences.
     pub cells: usize,
+    /// Cells that a sequence gets together, where so many are free that begin at
+    /// a multiple of them; at least 1. A draft has at most half as many tokens.
+    pub block: usize,
     /// Sequences that can be decoded at once.
     pub sequences: usize,
     /// Sequences beside these, which only keep what may be used again.

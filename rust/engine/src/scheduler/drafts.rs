@@ -17,8 +17,9 @@ impl Scheduler {
         self.extend(id, token);
         let entry = self.running_entry(id);
         entry.computed += 1;
-        let sequence = entry.running();
+        let (sequence, computed) = (entry.running(), entry.computed);
         let grown = self.prefixes.grow(sequence, 1);
+        self.prefixes.place(sequence, computed);
         assert!(grown, "the cells of drafts were free");
     }
 
@@ -33,7 +34,8 @@ impl Scheduler {
         }
     }
 
-    /// Adds drafts to a step of few streams and nothing else.
+    /// Adds drafts to a step of few streams and nothing else, as far as there are
+    /// free cells.
     pub(super) fn draft(&mut self, pieces: &mut [Piece]) {
         let terms = self.limits.drafts;
         let streams_only = pieces.iter().all(|piece| piece.len == 1 && piece.samples);
@@ -43,19 +45,15 @@ impl Scheduler {
         let mut room = terms
             .longest()
             .min(self.ceiling - pieces.len())
-            .min(self.prefixes.available(None));
-        let mut drafted = 0;
+            .min(self.prefixes.free());
         for (sharing, piece) in (1..=pieces.len()).rev().zip(pieces) {
             let entry = self.running_entry(piece.id);
             // The token after the draft has its place as well.
             let most = entry.limit.saturating_sub(entry.tokens.len() + 1);
             if entry.trust.holds() {
                 piece.draft = Draft::find(&entry.tokens, &terms, most.min(room / sharing));
-                drafted += piece.draft.len;
                 room -= piece.draft.len;
             }
         }
-        let is_room = self.prefixes.make_room(drafted);
-        assert!(is_room, "the cells were counted");
     }
 }

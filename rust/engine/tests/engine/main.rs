@@ -3,6 +3,7 @@
 
 mod cancel;
 mod faults;
+mod full;
 mod harness;
 mod limits;
 mod lookup;

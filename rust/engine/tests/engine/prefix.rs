@@ -19,7 +19,7 @@ fn next_turn(before: &Request, reply: &str, more: &str) -> Request {
 fn hash(request: &Request) -> String {
     let mut tokens = request.prompt.clone();
     for _ in 0..request.max_tokens.unwrap() {
-        tokens.push(Script::Hash.next(&tokens)[0]);
+        tokens.push(Script::Hash.next(&tokens, &[])[0]);
     }
     let reply = &tokens[request.prompt.len()..];
     reply.iter().map(|&token| token as u8 as char).collect()

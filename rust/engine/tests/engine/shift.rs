@@ -12,7 +12,7 @@ fn reference(request: &Request, context: usize, keep: usize) -> String {
     let mut tokens: Vec<Token> = request.prompt.clone();
     let mut text = String::new();
     for _ in 0..request.max_tokens.unwrap() {
-        let [token, _] = Script::Hash.next(&tokens);
+        let [token, _] = Script::Hash.next(&tokens, &[]);
         text.push(token as u8 as char);
         tokens.push(token);
         if tokens.len() == context {

@@ -15,6 +15,7 @@ fn limits(sequences: usize, cells: usize, batch: usize) -> Limits {
         spare_sequences: 2,
         reuse: Reuse::Any,
         cells,
+        block: 1,
         batch,
         prompt_beside_streams: 8,
         drafts: Terms::NONE,

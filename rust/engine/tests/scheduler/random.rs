@@ -50,6 +50,7 @@ impl Simulation {
             spare_sequences: random.usize(0..=4),
             reuse: [Reuse::Any, Reuse::Any, Reuse::Window, Reuse::Whole][random.usize(0..4)],
             cells: context + random.usize(0..=context * sequences),
+            block: [1, 1, 8, 16][random.usize(0..4)],
             batch: random.usize(sequences..=64),
             prompt_beside_streams: random.usize(1..=16),
             drafts: [Terms::NONE, Terms::CHEAP, Terms::CHEAP, Terms::DEAR][random.usize(0..4)],

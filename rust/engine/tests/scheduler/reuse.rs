@@ -141,6 +141,45 @@ fn the_least_recently_used_gives_its_end_first() {
     assert_eq!(plan(&mut scheduler).pieces[0].start, 50);
 }
 
+/// Of 20 blocks of 16 cells.
+fn in_blocks() -> Scheduler {
+    Scheduler::new(Limits {
+        block: 16,
+        ..limits(4, 320, 200)
+    })
+}
+
+#[test]
+fn whole_blocks_are_given_up() {
+    let mut scheduler = in_blocks();
+    finish(&mut scheduler, 1, text(1000, 100));
+    finish(&mut scheduler, 2, text(2000, 100));
+    // Those take 14 blocks, and 96 and 1 tokens 7.
+    finish(&mut scheduler, 3, text(3000, 96));
+    assert_eq!((scheduler.cells_cached(), scheduler.evicted()), (292, 4));
+    // One that goes on in its last block needs no other.
+    scheduler.submit(4, on(&text(2000, 100), 1, 8), 110, None);
+    assert_eq!(pieces(&mut scheduler), [(4, 100, 8)]);
+    assert_eq!((scheduler.cells_used(), scheduler.evicted()), (108, 0));
+}
+
+#[test]
+fn blocks_are_free_half_of_one_before_they_are_needed() {
+    let mut scheduler = in_blocks();
+    finish(&mut scheduler, 1, text(1000, 200));
+    scheduler.submit(2, text(2000, 80), 200, None);
+    let mut evicted = Vec::new();
+    for _ in 0..40 {
+        run(&mut scheduler);
+        evicted.push(scheduler.evicted());
+    }
+    let when = |&at: &usize| evicted[at] > 0;
+    let when: Vec<usize> = (0..40).filter(when).collect();
+    // 13 blocks and 5, with 87 cells the 6th; the 8th has to be made free.
+    assert_eq!(when, [26]);
+    assert_eq!(evicted[26], 8, "the rest of the last one");
+}
+
 #[test]
 fn a_live_request_always_gets_what_is_kept() {
     let mut scheduler = Scheduler::new(limits(2, 100, 100));

@@ -1,5 +1,6 @@
 //! A unified KV cache: cells that each have a token, one position and a set of
-//! sequences.
+//! sequences. A sequence gets them by blocks, as with llama.cpp
+//! (`rust/engine/llama/placing.h`).
 
 use crate::model::{Row, SeqId, Token};
 
@@ -13,8 +14,11 @@ struct Cell {
 
 #[derive(Debug)]
 pub(super) struct Cells {
-    cells: Vec<Cell>,
-    room: usize,
+    cells: Vec<Option<Cell>>,
+    /// Cells of a block.
+    block: usize,
+    /// Cells that lie between others because there was no free block.
+    scattered: usize,
     /// Tokens that a token sees, itself included; `None`: all.
     window: Option<i32>,
     /// By sequence: positions that slid out of the window and are lost.
@@ -22,22 +26,38 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    pub fn new(room: usize, sequences: usize, window: Option<usize>) -> Self {
+    pub fn new(room: usize, block: usize, sequences: usize, window: Option<usize>) -> Self {
         assert!(sequences <= u64::BITS as usize);
         Self {
-            cells: Vec::new(),
-            room,
+            cells: vec![None; room],
+            block,
+            scattered: 0,
             window: window.map(|window| window as i32),
             lost: vec![0; sequences],
         }
     }
 
     pub fn used(&self) -> usize {
-        self.cells.len()
+        self.cells.iter().flatten().count()
     }
 
     pub fn free(&self) -> usize {
-        self.room - self.cells.len()
+        self.cells.len() - self.used()
+    }
+
+    /// Cells so far for which there was no free block.
+    pub fn scattered(&self) -> usize {
+        self.scattered
+    }
+
+    /// The positions of `sequence` in the order of their cells.
+    pub fn order(&self, sequence: SeqId) -> Vec<usize> {
+        let bit = self.bit(sequence);
+        let cells = self.cells.iter().flatten();
+        cells
+            .filter(|cell| cell.sequences & bit != 0)
+            .map(|cell| cell.position as usize)
+            .collect()
     }
 
     /// The tokens that `sequence` sees. Their positions must be 0, 1, 2 and so
@@ -47,6 +67,7 @@ impl Cells {
         let mut seen: Vec<(i32, Token)> = self
             .cells
             .iter()
+            .flatten()
             .filter(|cell| cell.sequences & bit != 0)
             .map(|cell| (cell.position, cell.token))
             .collect();
@@ -82,22 +103,49 @@ impl Cells {
             self.intact(row.sequence, row.position),
             "a hole in the window"
         );
+        let place = self.place(row.sequence);
         let sequences = self.bit(row.sequence);
-        self.cells.push(Cell {
+        self.cells[place] = Some(Cell {
             token: row.token,
             position: row.position,
             sequences,
         });
     }
 
+    /// Where the next token of a sequence goes.
+    fn place(&mut self, sequence: SeqId) -> usize {
+        let bit = self.bit(sequence);
+        let last = (0..self.cells.len())
+            .filter_map(|at| Some((self.cells[at]?, at)))
+            .filter(|(cell, _)| cell.sequences & bit != 0)
+            .max_by_key(|(cell, _)| cell.position);
+        let next = last.map_or(0, |(_, at)| at + 1);
+        if next > 0 && self.cells.get(next).is_some_and(Option::is_none) {
+            return next;
+        }
+        let blocks = || {
+            let blocks = self.cells.chunks_exact(self.block).enumerate();
+            blocks.filter(|(_, cells)| cells.iter().all(Option::is_none))
+        };
+        let above = blocks().find(|(block, _)| block * self.block >= next);
+        if let Some((block, _)) = above.or_else(|| blocks().next()) {
+            return block * self.block;
+        }
+        self.scattered += 1;
+        let free = self.cells.iter().position(Option::is_none);
+        free.expect("the batch was held against the room")
+    }
+
     pub fn remove(&mut self, sequence: SeqId, from: i32, to: i32) {
         let bit = self.bit(sequence);
-        for cell in &mut self.cells {
+        for cell in self.cells.iter_mut().flatten() {
             if in_range(cell.position, from, to) {
                 cell.sequences &= !bit;
             }
         }
-        self.cells.retain(|cell| cell.sequences != 0);
+        for place in &mut self.cells {
+            *place = place.filter(|cell| cell.sequences != 0);
+        }
         if (from, to) == (0, -1) {
             self.lost[sequence as usize] = 0;
         }
@@ -106,7 +154,7 @@ impl Cells {
     /// As in llama.cpp, a shared cell moves for all who share it.
     pub fn shift(&mut self, sequence: SeqId, from: i32, to: i32, delta: i32) {
         let bit = self.bit(sequence);
-        for cell in &mut self.cells {
+        for cell in self.cells.iter_mut().flatten() {
             if cell.sequences & bit != 0 && in_range(cell.position, from, to) {
                 cell.position += delta;
             }
@@ -124,7 +172,7 @@ impl Cells {
         assert_eq!(self.tokens(to), [], "a copy into a sequence in use");
         self.lost[to as usize] = self.lost[from as usize];
         let (from, to) = (self.bit(from), self.bit(to));
-        for cell in &mut self.cells {
+        for cell in self.cells.iter_mut().flatten() {
             if cell.sequences & from != 0 && in_range(cell.position, begin, end) {
                 cell.sequences |= to;
             }

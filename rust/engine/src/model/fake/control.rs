@@ -20,6 +20,7 @@ struct State {
     /// Decodes that reached the gate.
     reached: usize,
     used_cells: usize,
+    scattered_cells: usize,
     /// The batches at the gate, if they are recorded.
     batches: Option<Vec<Vec<Row>>>,
 }
@@ -57,6 +58,11 @@ impl Control {
         self.state().used_cells
     }
 
+    /// Cells so far that were given one by one, because no block was free.
+    pub fn scattered_cells(&self) -> usize {
+        self.state().scattered_cells
+    }
+
     /// From now on batches are recorded.
     pub fn record(&self) {
         self.state().batches.get_or_insert_default();
@@ -84,6 +90,10 @@ impl Control {
 
     pub(super) fn report_cells(&self, used: usize) {
         self.state().used_cells = used;
+    }
+
+    pub(super) fn report_scattered(&self, cells: usize) {
+        self.state().scattered_cells = cells;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

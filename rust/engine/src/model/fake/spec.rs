@@ -20,19 +20,22 @@ pub enum Script {
     /// Letters that repeat themselves for a while, and then others that depend
     /// on every token so far; endless.
     Refrain,
+    /// The same, where the others depend on the order of the cells as well.
+    Places,
 }
 
 /// Tokens of one refrain.
 const REFRAIN: usize = 23;
 
 /// The script and the properties of the model, written `echo`, `text:Hello`,
-/// `hash` or `refrain`. Before it, each ended by a semicolon, there may be `delay=5ms` (what
-/// a decode takes, in `us`, `ms` or `s`), `batch=64` (rows of a decode at
-/// most), `room=100` (cells that are really there, whatever the model says),
-/// `window=16` (tokens that a token looks back on, itself included: what slid
-/// out is lost), `whole` (only whole sequences can be removed or continued),
-/// `dear` (drafts are taken as if rows were dear), `no-shift`, and `gate=/a/fifo` (a file that is read to its end before each
-/// context is made).
+/// `hash`, `refrain` or `places`. Before it, each ended by a semicolon, there
+/// may be `delay=5ms` (what a decode takes, in `us`, `ms` or `s`), `batch=64`
+/// (rows of a decode at most), `room=100` (cells that are really there, whatever
+/// the model says), `block=16` (cells that a sequence gets together), `window=16`
+/// (tokens that a token looks back on, itself included: what slid out is lost),
+/// `whole` (only whole sequences can be removed or continued), `dear` (drafts are
+/// taken as if rows were dear), `no-shift`, and `gate=/a/fifo` (a file that is
+/// read to its end before each context is made).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FakeSpec {
     /// What it says.
@@ -43,6 +46,8 @@ pub struct FakeSpec {
     pub batch: usize,
     /// Cells that are really there; `None`: as many as the model says.
     pub room: Option<usize>,
+    /// Cells that a sequence gets together.
+    pub block: usize,
     /// Tokens that a token looks back on; `None`: all.
     pub window: Option<usize>,
     /// Whether sequences have no parts.
@@ -62,6 +67,7 @@ impl From<Script> for FakeSpec {
             delay: Duration::ZERO,
             batch: 512,
             room: None,
+            block: 1,
             window: None,
             whole: false,
             dear: false,
@@ -118,6 +124,10 @@ impl FakeSpec {
                 batch: value.parse().ok()?,
                 ..spec
             }),
+            ("block", value) => Some(Self {
+                block: value.parse().ok()?,
+                ..spec
+            }),
             ("gate", value) => Some(Self {
                 gate: Some(value.into()),
                 ..spec
@@ -137,22 +147,29 @@ impl Script {
             "echo" => Some(Self::Echo),
             "hash" => Some(Self::Hash),
             "refrain" => Some(Self::Refrain),
+            "places" => Some(Self::Places),
             _ => text
                 .strip_prefix("text:")
                 .map(|text| Self::Text(text.to_owned())),
         }
     }
 
-    /// The likeliest token after `context`, and the second.
-    pub fn next(&self, context: &[Token]) -> [Token; 2] {
+    /// The likeliest token after `context`, and the second. `order`: the indices
+    /// of the context's tokens in the order of their cells.
+    pub fn next(&self, context: &[Token], order: &[usize]) -> [Token; 2] {
         let second = Token::from(b'.');
         if let Self::Hash = self {
             return [Token::from(b'a' + (hash(context) % 26) as u8), second];
         }
-        if let Self::Refrain = self {
-            let before = &context[..context.len() - context.len() % REFRAIN];
+        if let Self::Refrain | Self::Places = self {
+            let before = context.len() - context.len() % REFRAIN;
             let last = context.last().copied().unwrap_or(0);
-            let letter = hash(&[hash(before) as Token, last]) % 4;
+            let mut seen = context[..before].to_vec();
+            if let Self::Places = self {
+                let order = order.iter().filter(|&&at| at < before);
+                seen.extend(order.map(|&at| at as Token));
+            }
+            let letter = hash(&[hash(&seen) as Token, last]) % 4;
             return [Token::from(b'a' + letter as u8), second];
         }
         let end = context.iter().position(|&token| token == REPLY);
@@ -199,7 +216,7 @@ mod tests {
     #[test]
     fn descriptions() {
         let spec: FakeSpec =
-            "delay=5ms;no-shift;room=100;gate=/a b;batch=64;window=8;whole;dear;text:a;b=c"
+            "delay=5ms;no-shift;room=100;block=16;gate=/a b;batch=64;window=8;whole;dear;text:a;b=c"
                 .parse()
                 .unwrap();
         assert_eq!(
@@ -209,6 +226,7 @@ mod tests {
                 delay: Duration::from_millis(5),
                 batch: 64,
                 room: Some(100),
+                block: 16,
                 window: Some(8),
                 whole: true,
                 dear: true,

@@ -18,6 +18,9 @@ use crate::model::{DecodeError, Model, ModelInfo, Reuse, Row, SeqId, Token};
 /// the decode it comes in, and more rows give little speed on a CPU.
 const BATCH: u32 = 256;
 
+/// Cells that a sequence gets together (`rust/engine/llama/placing.h`).
+const BLOCK: usize = 64;
+
 /// Sequences that only keep what may be used again, where they cost little:
 /// llama.cpp holds a row of logits for each.
 const SPARE_SEQUENCES: u32 = 16;
@@ -71,6 +74,7 @@ impl LlamaModel {
                 kernels: weights.kernels().clone(),
                 threads: config.threads() as usize,
                 cells: cells as usize,
+                block: BLOCK,
                 sequences: config.sequences as usize,
                 spare_sequences: spare_sequences(&weights, config) as usize,
                 batch: BATCH as usize,
@@ -341,5 +345,16 @@ impl Batch {
             seq_id: self.sequence_pointers.as_mut_ptr(),
             logits: self.logits.as_mut_ptr(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BLOCK;
+
+    #[test]
+    fn blocks_are_as_long_as_the_cache_makes_them() {
+        let header = include_str!("../../../llama/placing.h");
+        assert!(header.contains(&format!("llm_api_block = {BLOCK};")));
     }
 }
