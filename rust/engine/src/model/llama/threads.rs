@@ -93,6 +93,10 @@ pub(super) struct Crew {
     wall: Duration,
     cpu: Duration,
     decodes: u32,
+    /// Whether one crowded window more will do: the last one was, or a thread
+    /// more is on trial. By itself one may be any hiccup of the machine, and a
+    /// rest costs much more.
+    in_doubt: bool,
     rest: Duration,
     rested_at: Instant,
 }
@@ -105,6 +109,7 @@ impl Crew {
             wall: Duration::ZERO,
             cpu: Duration::ZERO,
             decodes: 0,
+            in_doubt: false,
             rest: REST,
             rested_at: Instant::now(),
         }
@@ -122,8 +127,9 @@ impl Crew {
         let share = self.cpu.as_secs_f64() / (self.wall.as_secs_f64() * f64::from(self.now));
         (self.wall, self.cpu, self.decodes) = (Duration::ZERO, Duration::ZERO, 0);
         let before = self.now;
+        let was_in_doubt = std::mem::replace(&mut self.in_doubt, share < CROWDED);
         if share < CROWDED {
-            if self.now > 1 {
+            if self.now > 1 && was_in_doubt {
                 self.now -= 1;
                 self.rested_at = time + self.rest;
                 self.rest = (self.rest * 2).min(MAX_REST);
@@ -132,6 +138,7 @@ impl Crew {
             self.rest = REST;
         } else if time >= self.rested_at {
             self.now += 1;
+            self.in_doubt = true;
         }
         (self.now != before).then_some(self.now)
     }
@@ -175,11 +182,15 @@ mod tests {
             let mut wide = 0;
             for _ in 0..steps {
                 wide += u32::from(self.crew.now >= threads);
-                let cpu = STEP.mul_f64(cores.min(f64::from(self.crew.now)));
-                self.time += STEP;
-                self.crew.note(STEP, cpu, self.time);
+                self.step(cores);
             }
             f64::from(wide) / f64::from(steps)
+        }
+
+        fn step(&mut self, cores: f64) {
+            let cpu = STEP.mul_f64(cores.min(f64::from(self.crew.now)));
+            self.time += STEP;
+            self.crew.note(STEP, cpu, self.time);
         }
     }
 
@@ -196,6 +207,31 @@ mod tests {
         assert!(crowded < 0.05, "{crowded}");
         simulation.run(9, 2, 2.0);
         assert_eq!(simulation.run(60, 2, 2.0), 1.0);
+    }
+
+    #[test]
+    fn a_hiccup_is_no_crowd() {
+        let mut simulation = Simulation::new(2);
+        for _ in 0..100 {
+            // One second, and then one window.
+            assert_eq!(simulation.run(1, 2, 1.95), 1.0);
+            for _ in 0..10 {
+                simulation.step(1.2);
+            }
+        }
+    }
+
+    #[test]
+    fn a_trial_ends_with_the_first_crowded_window() {
+        let mut simulation = Simulation::new(2);
+        simulation.run(1, 2, 1.5);
+        assert_eq!(simulation.crew.now, 1);
+        let mut wide = 0;
+        while wide == 0 || simulation.crew.now == 2 {
+            wide += usize::from(simulation.crew.now == 2);
+            simulation.step(1.5);
+        }
+        assert_eq!(wide, 10);
     }
 
     #[test]
