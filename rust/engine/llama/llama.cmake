@@ -19,6 +19,22 @@ function (llm_api_replace source old new)
     set(${source} "${replaced}" PARENT_SCOPE)
 endfunction()
 
+# Compiles `text` in place of a source of `target`, if it has that one; headers
+# are found in `theirs` as before.
+function (llm_api_swap target source theirs text)
+    get_filename_component(name "${source}" NAME)
+    set(changed "${CMAKE_CURRENT_BINARY_DIR}/llm-api/${name}")
+    file(CONFIGURE OUTPUT "${changed}" CONTENT "${text}" @ONLY)
+    get_target_property(sources ${target} SOURCES)
+    if ("${source}" IN_LIST sources)
+        list(TRANSFORM sources REPLACE "^${source}$" "${changed}")
+        set_target_properties(${target} PROPERTIES SOURCES "${sources}")
+        target_include_directories(${target} PRIVATE "${theirs}")
+        # llama.cpp compiles the models' files together, and these are none.
+        set_source_files_properties("${changed}" TARGET_DIRECTORY ${target} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+    endif()
+endfunction()
+
 # ggml's CPU backends get operations whose attention passes over masked cells,
 # and shares the work of a single row as that of several: by heads. ggml shares
 # a single row's by cells, from 512 on, and a row's bits then depend on how many
@@ -41,19 +57,23 @@ function (llm_api_change_attention ours)
     llm_api_replace(text
         "q->type == GGML_TYPE_F32 && nek1 >= 512;"
         "q->type == GGML_TYPE_F32 && nek1 >= 512 && neq2 < nth;")
-    set(changed "${CMAKE_CURRENT_BINARY_DIR}/llm-api/ops.cpp")
-    file(CONFIGURE OUTPUT "${changed}" CONTENT "${text}" @ONLY)
 
     get_property(targets DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/src" PROPERTY BUILDSYSTEM_TARGETS)
     list(FILTER targets INCLUDE REGEX "^ggml-cpu")
     foreach (target IN LISTS targets)
-        get_target_property(sources ${target} SOURCES)
-        if ("ggml-cpu/ops.cpp" IN_LIST sources)
-            list(TRANSFORM sources REPLACE "^ggml-cpu/ops.cpp$" "${changed}")
-            set_target_properties(${target} PROPERTIES SOURCES "${sources}")
-            target_include_directories(${target} PRIVATE "${theirs}")
-        endif()
+        llm_api_swap(${target} ggml-cpu/ops.cpp "${theirs}" "${text}")
     endforeach()
+endfunction()
+
+# What ggml allocates for caches and results lies in huge pages.
+function (llm_api_allocate_huge_pages ours)
+    set(theirs "${CMAKE_CURRENT_SOURCE_DIR}/src")
+    file(READ "${theirs}/ggml.c" text)
+    string(PREPEND text "#include \"${ours}/pages.h\"\n")
+    llm_api_replace(text
+        "int result = posix_memalign(&aligned_memory, alignment, size);"
+        "int result = llm_api_memalign(&aligned_memory, alignment, size);")
+    llm_api_swap(ggml-base ggml.c "${theirs}" "${text}")
 endfunction()
 
 # llama.cpp's cache puts the cells of a sequence beside each other. A cell can
@@ -86,20 +106,31 @@ function (llm_api_place_cells ours)
         }
 
         uint32_t n_tested = 0;")
-    set(changed "${CMAKE_CURRENT_BINARY_DIR}/llm-api/llama-kv-cache.cpp")
-    file(CONFIGURE OUTPUT "${changed}" CONTENT "${text}" @ONLY)
-
-    get_target_property(sources llama SOURCES)
-    list(TRANSFORM sources REPLACE "^llama-kv-cache.cpp$" "${changed}")
-    set_target_properties(llama PROPERTIES SOURCES "${sources}")
-    # As all but the models' files, it is compiled by itself.
-    set_source_files_properties("${changed}" TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
-    target_include_directories(llama PRIVATE "${theirs}")
+    llm_api_swap(llama llama-kv-cache.cpp "${theirs}" "${text}")
 endfunction()
+
+# Logits are read where they were computed, instead of copied out of there: 1 MB
+# a row of a vocabulary of 262,144. They stay until the next decode.
+function (llm_api_leave_logits)
+    set(theirs "${CMAKE_CURRENT_SOURCE_DIR}/src")
+    file(READ "${theirs}/llama-context.cpp" text)
+    llm_api_replace(text
+        "                ggml_backend_tensor_get_async(backend_res, t_logits, logits_out, 0, n_outputs*n_vocab*sizeof(float));"
+        "                const auto * owner = t_logits->view_src ? t_logits->view_src : t_logits;
+                if ((uint32_t) n_outputs == n_outputs_all && ggml_backend_buffer_is_host(owner->buffer)) {
+                    logits.data = (float *) t_logits->data;
+                } else {
+                    ggml_backend_tensor_get_async(backend_res, t_logits, logits_out, 0, n_outputs*n_vocab*sizeof(float));
+                }")
+    llm_api_swap(llama llama-context.cpp "${theirs}" "${text}")
+endfunction()
+
 if (PROJECT_NAME STREQUAL "llama.cpp")
     cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_place_cells [[${CMAKE_CURRENT_LIST_DIR}]])")
+    cmake_language(DEFER CALL llm_api_leave_logits)
 endif()
 if (PROJECT_NAME STREQUAL "ggml")
     # When all of ggml's targets are there.
+    cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_allocate_huge_pages [[${CMAKE_CURRENT_LIST_DIR}]])")
     cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_change_attention [[${CMAKE_CURRENT_LIST_DIR}]])")
 endif()

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use llama_cpp_sys_2 as sys;
 
-use super::LlamaConfig;
 use super::backend::{clear_log, logged};
 use super::drafts::{Proofs, terms};
 use super::threads::{Crew, ThreadPool, process_time};
-use super::weights::{Weights, memory};
+use super::weights::Weights;
+use super::{LlamaConfig, memory};
 use crate::Error;
 use crate::model::{DecodeError, Model, ModelInfo, Reuse, Row, SeqId, Token};
 
@@ -299,7 +299,7 @@ fn spare_sequences(weights: &Weights, config: &LlamaConfig) -> u32 {
 /// may promise it all the same, and end the process when it is used.
 fn check_memory(weights: &Weights, config: &LlamaConfig) -> Result<(), Error> {
     let needed = weights.bytes_per_cell(config.cache_types).unwrap_or(0) * u64::from(config.cells);
-    match memory() {
+    match memory::total() {
         Some(total) if config.gpu_layers == 0 && needed > total => Err(Error::ModelLoad(format!(
             "a context of {} cells takes {} MiB, and the machine has {} MiB of memory: \
              use a smaller -context, -pool or -parallel",

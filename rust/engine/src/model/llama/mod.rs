@@ -2,7 +2,8 @@
 //! folder names it.
 //!
 //! `backend.rs` loads ggml's backends and keeps what llama.cpp logs,
-//! `weights.rs` the model file, `guard.rs` outlives a file that crashes it,
+//! `weights.rs` the model file, `pages.rs` where it lies in memory, `memory.rs`
+//! how much of that there is, `guard.rs` outlives a file that crashes it,
 //! `vocab.rs` is the tokenizer, `stack.rs` what its recursion needs,
 //! `context.rs` the context, `cache.rs` the types of its memory, `drafts.rs`
 //! whether rows may be computed ahead, `threads.rs` those who compute.
@@ -12,6 +13,8 @@ mod cache;
 mod context;
 mod drafts;
 mod guard;
+mod memory;
+mod pages;
 mod stack;
 mod threads;
 mod vocab;

@@ -9,7 +9,7 @@ use std::ptr::{NonNull, from_ref};
 use llama_cpp_sys_2 as sys;
 
 use super::backend::{clear_log, install_kernels, logged, path_to_c, text, weight_buffers};
-use super::{CacheType, LlamaConfig};
+use super::{CacheType, LlamaConfig, memory, pages};
 use crate::Error;
 use crate::model::Kernels;
 use crate::model::loading::Loading;
@@ -25,6 +25,8 @@ pub(super) struct Weights {
     ours: bool,
     /// Whether all weights lie as in the file, before the CPU.
     plain: bool,
+    /// Whoever moves the mapped file into huge pages; it ends before the model.
+    copier: Option<pages::Copier>,
 }
 
 // SAFETY: after loading, llama.cpp only reads a model; contexts of different
@@ -35,6 +37,7 @@ unsafe impl Sync for Weights {}
 
 impl Drop for Weights {
     fn drop(&mut self) {
+        self.copier = None;
         // SAFETY: nothing else owns it, and no context is left (each has an
         // `Arc` of this).
         unsafe { sys::llama_model_free(self.model.as_ptr()) }
@@ -47,7 +50,7 @@ impl Weights {
         let refuse = |reason: &str| Error::ModelLoad(format!("{}: {reason}", path.display()));
         let size = check_file(path).map_err(|reason| refuse(&reason))?;
         if config.gpu_layers == 0
-            && let Some(total) = memory()
+            && let Some(total) = memory::total()
             && size > total
         {
             return Err(refuse(&format!(
@@ -65,6 +68,7 @@ impl Weights {
         params.progress_callback_user_data = from_ref(loading).cast_mut().cast();
         let installed = config.kernels.then(install_kernels);
         let offer = installed == Some(Ok(()));
+        let mapped = pages::mappings(path);
         clear_log();
         let (model, report) = llm_kernels::ggml::observe(offer, || {
             // SAFETY: `name` and `loading` outlive the call.
@@ -78,6 +82,10 @@ impl Weights {
             return Err(Error::Closed);
         }
         let ours = config.gpu_layers == 0 && !report.taken.is_empty();
+        // Our kernels have copies of their own, and never read the file again.
+        let new = (config.gpu_layers == 0 && !ours && !model.is_null())
+            .then(|| pages::new_mapping(path, &mapped))
+            .flatten();
         // llama.cpp names where weights lie in its log only.
         let buffers = weight_buffers();
         let plain = !buffers.is_empty()
@@ -95,6 +103,7 @@ impl Weights {
                 kernels,
                 ours,
                 plain,
+                copier: new.and_then(pages::Copier::start),
             })
             .ok_or_else(|| refuse(&logged().unwrap_or_else(|| "llama.cpp refused it".into())))?;
         model
@@ -293,15 +302,4 @@ fn check_file(path: &Path) -> Result<u64, String> {
         Ok(()) if &magic == b"GGUF" => Ok(metadata.len()),
         _ => Err("not a GGUF file".into()),
     }
-}
-
-/// Bytes of memory and swap of the machine, where that is known. What is free
-/// now says little: weights are mapped, and pages of others may make room.
-pub(super) fn memory() -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let kib = |key: &str| -> Option<u64> {
-        let line = info.lines().find_map(|line| line.strip_prefix(key))?;
-        line.split_whitespace().next()?.parse().ok()
-    };
-    Some((kib("MemTotal:")? + kib("SwapTotal:")?) * 1024)
 }
