@@ -127,8 +127,8 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         default=True,
         help="draft what a text repeats, and compute several tokens at once where it holds; "
         "the reply stays the same, unless others run beside it in a full pool. Nothing is drafted "
-        "with -flash-attn off or -gpu-layers; with -kernels off only where llama.cpp computes "
-        "several tokens as it does one",
+        "with -flash-attn off or -gpu-layers; what llama.cpp computes, with -kernels off or beside "
+        "ours, has to prove that it computes several tokens as it does one",
     ),
     _server(
         name="gpu-layers",

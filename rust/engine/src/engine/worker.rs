@@ -107,7 +107,7 @@ impl Worker {
     }
 
     fn schedule(&mut self, model: &mut dyn Model) -> Plan {
-        self.scheduler.draft_at_most(model.drafts());
+        self.scheduler.draft_on(model.drafts());
         let plan = self
             .scheduler
             .plan(&|sequence, len| model.intact(sequence, len as i32));

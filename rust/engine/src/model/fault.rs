@@ -7,6 +7,7 @@ use std::{env, fmt};
 
 use super::{DecodeError, Loader, Model, ModelInfo, Row, SeqId, Vocab};
 use crate::Error;
+use crate::lookup::Terms;
 
 /// The variable that [`Fault::from_env`] reads.
 pub const VARIABLE: &str = "LLM_API_FAULT";
@@ -132,7 +133,7 @@ impl Model for FaultyModel<'_> {
         self.model.info()
     }
 
-    fn drafts(&self) -> usize {
+    fn drafts(&self) -> Terms {
         self.model.drafts()
     }
 

@@ -134,10 +134,11 @@ pub enum DecodeError {
 pub trait Model {
     /// Facts that never change.
     fn info(&self) -> &ModelInfo;
-    /// Rows of drafts that a decode may have by now: fewer than `info().drafts`
-    /// says where it turned out that more are not computed as single rows are.
-    fn drafts(&self) -> usize {
-        self.info().drafts.longest()
+    /// The drafts that it takes by now: shorter ones than `info().drafts` says, and
+    /// for fewer streams, where it turned out that others are not computed as
+    /// single rows are.
+    fn drafts(&self) -> Terms {
+        self.info().drafts
     }
     /// Computes `rows` (at most `info().batch`).
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError>;

@@ -1,14 +1,16 @@
 //! Drafts in the plan: who gets one, and what becomes of it.
 
 use super::{Piece, Scheduler};
-use crate::lookup::Draft;
+use crate::lookup::{Draft, Terms};
 use crate::model::Token;
 use crate::request::RequestId;
 
 impl Scheduler {
-    /// From now on a draft has at most `most` tokens.
-    pub fn draft_at_most(&mut self, most: usize) {
-        self.limits.drafts.shorten(most);
+    /// From now on there are drafts on these terms, if there are any.
+    pub fn draft_on(&mut self, terms: Terms) {
+        if self.limits.drafts != Terms::NONE {
+            self.limits.drafts = terms;
+        }
     }
 
     /// This token was sampled and is the next one of the draft, whose cell

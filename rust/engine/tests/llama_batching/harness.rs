@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use llm_engine::lookup::Terms;
 use llm_engine::model::llama::{CacheType, FlashAttention, LlamaConfig, LlamaLoader};
 use llm_engine::model::{DecodeError, Loader, Model, ModelInfo, Row, SeqId, Span, Token, Vocab};
 use llm_engine::sampler::SamplingParams;
@@ -43,6 +44,15 @@ impl Subject {
         let demo = Self::demo();
         Self {
             path: windows::model(&demo.path),
+            ..demo
+        }
+    }
+
+    /// One of which our kernels leave some weights to llama.cpp.
+    pub fn mixed() -> Self {
+        let demo = Self::demo();
+        Self {
+            path: windows::mixed(&demo.path),
             ..demo
         }
     }
@@ -117,7 +127,7 @@ impl Model for ObservedModel<'_> {
         self.model.info()
     }
 
-    fn drafts(&self) -> usize {
+    fn drafts(&self) -> Terms {
         self.model.drafts()
     }
 

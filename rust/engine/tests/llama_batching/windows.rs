@@ -40,18 +40,28 @@ const DENSE: f32 = 0.3;
 /// The file, written the first time; `vocabulary_of` is another GGUF file.
 pub fn model(vocabulary_of: &Path) -> PathBuf {
     static WRITTEN: OnceLock<PathBuf> = OnceLock::new();
-    let write = || {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("windows.gguf");
-        // Others that run these tests see all of it or nothing.
-        let part = path.with_extension(std::process::id().to_string());
-        write(vocabulary_of, &part);
-        std::fs::rename(part, &path).unwrap();
-        path
-    };
+    let write = || written("windows.gguf", vocabulary_of, sys::GGML_TYPE_Q8_0);
     WRITTEN.get_or_init(write).clone()
 }
 
-fn write(vocabulary_of: &Path, path: &Path) {
+/// The same with some weights that our kernels leave to llama.cpp.
+pub fn mixed(vocabulary_of: &Path) -> PathBuf {
+    static WRITTEN: OnceLock<PathBuf> = OnceLock::new();
+    let write = || written("mixed.gguf", vocabulary_of, sys::GGML_TYPE_F32);
+    WRITTEN.get_or_init(write).clone()
+}
+
+fn written(name: &str, vocabulary_of: &Path, down: sys::ggml_type) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // Others that run these tests see all of it or nothing.
+    let part = path.with_extension(std::process::id().to_string());
+    write(vocabulary_of, &part, down);
+    std::fs::rename(part, &path).unwrap();
+    path
+}
+
+/// `down`: the type of the last matrix of each layer.
+fn write(vocabulary_of: &Path, path: &Path, down: sys::ggml_type) {
     let [from, to] =
         [vocabulary_of, path].map(|path| CString::new(path.to_str().unwrap()).unwrap());
     // SAFETY: all that is freed has been made here and is not used after; the
@@ -80,6 +90,7 @@ fn write(vocabulary_of: &Path, path: &Path) {
             gguf,
             context,
             random: fastrand::Rng::with_seed(1),
+            down,
         };
         weights.add_all(&tokens);
         assert!(sys::gguf_write_to_file(gguf, to.as_ptr(), false));
@@ -127,6 +138,7 @@ struct Weights {
     gguf: *mut sys::gguf_context,
     context: *mut sys::ggml_context,
     random: fastrand::Rng,
+    down: sys::ggml_type,
 }
 
 impl Weights {
@@ -174,7 +186,12 @@ impl Weights {
             let most = scale(row) * (3.0 / len as f32).sqrt();
             values.extend((0..len).map(|_| most * (2.0 * self.random.f32() - 1.0)));
         }
-        self.add(name, sys::GGML_TYPE_Q8_0, rows, &values);
+        let kind = if name.ends_with("ffn_down") {
+            self.down
+        } else {
+            sys::GGML_TYPE_Q8_0
+        };
+        self.add(name, kind, rows, &values);
     }
 
     fn add(&mut self, name: &str, kind: sys::ggml_type, rows: usize, values: &[f32]) {

@@ -14,6 +14,7 @@ use super::buffer::{packed_buffer, unpacked};
 use super::fuse::{Nodes, fuse};
 use super::hooks::tier;
 use super::product::{Product, reads_packed};
+use super::report::{self, Left};
 use super::tensor::{overlap, source};
 use super::workspace::Workspace;
 
@@ -146,6 +147,8 @@ struct Rewritten {
     nodes: Box<[Node]>,
     /// Nodes of ggml's that read packed weights.
     readers: Vec<*mut Tensor>,
+    /// What ggml computes of it.
+    left: Left,
 }
 
 // SAFETY: addresses, which are used under the lock of a backend by who computes
@@ -169,6 +172,7 @@ impl Rewritten {
     unsafe fn new(graph: *mut Graph, workspace: &mut Workspace) -> Option<Rewritten> {
         let mut nodes = Vec::new();
         let mut readers = Vec::new();
+        let mut left = Left::Nothing;
         // The rows that are in the workspace in 8 bits.
         let mut quantized: Option<&Tensor> = None;
         // SAFETY: as the caller promises.
@@ -191,6 +195,7 @@ impl Rewritten {
                 if reads_packed(node) {
                     readers.push(tensor);
                 }
+                left = left.max(Left::of(node));
                 None
             };
             if quantized.is_some_and(|rows| overlap(rows, node)) {
@@ -211,6 +216,7 @@ impl Rewritten {
             .any(|node| matches!(node.work, Work::Product(_)))
         {
             nodes.clear();
+            left = left.max(Left::Weights);
         }
         let joined = fuse(all, &mut nodes);
         let mut nodes = nodes.into_boxed_slice();
@@ -236,6 +242,7 @@ impl Rewritten {
             order,
             nodes,
             readers,
+            left,
         })
     }
 
@@ -248,6 +255,7 @@ impl Rewritten {
         workspace: &mut Workspace,
         compute: impl Fn(*mut sys::ggml_cgraph) -> sys::ggml_status,
     ) -> sys::ggml_status {
+        report::leave(self.left);
         workspace.barrier.reset();
         for node in &mut self.nodes {
             if let Work::Product(product) = &mut node.work {

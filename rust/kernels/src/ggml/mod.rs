@@ -34,4 +34,4 @@ mod weights;
 mod workspace;
 
 pub use hooks::install;
-pub use report::{Report, observe};
+pub use report::{Left, Report, observe, take_left};

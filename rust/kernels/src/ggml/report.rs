@@ -1,13 +1,16 @@
-//! What becomes of the tensors of a model while it is loaded.
+//! What becomes of the tensors of a model while it is loaded, and of the nodes
+//! of graphs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fmt;
 
 use llama_cpp_sys_2 as sys;
 
+use super::bindings::Tensor;
 use super::memory::Released;
+use super::tensor::source;
 
 /// Which tensors of a model our kernels have taken, by type.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -37,6 +40,34 @@ impl fmt::Display for Report {
     }
 }
 
+/// What of a graph is left to ggml: rows are the same bits together and alone
+/// only where it is nothing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub enum Left {
+    /// Neither products nor attention.
+    #[default]
+    Nothing,
+    /// Products with weights, or attention.
+    Weights,
+    /// Products of what was computed, which attention is made of where it is not
+    /// one operation.
+    Scores,
+}
+
+impl Left {
+    /// By a node that ggml computes.
+    pub(super) fn of(node: &Tensor) -> Left {
+        match node.op {
+            sys::GGML_OP_FLASH_ATTN_EXT | sys::GGML_OP_MUL_MAT_ID => Left::Weights,
+            sys::GGML_OP_MUL_MAT => match source(node, 0) {
+                Some(weight) if weight.op == sys::GGML_OP_NONE => Left::Weights,
+                _ => Left::Scores,
+            },
+            _ => Left::Nothing,
+        }
+    }
+}
+
 /// A model that this thread loads.
 struct Load {
     offer: bool,
@@ -47,6 +78,8 @@ struct Load {
 thread_local! {
     /// llama.cpp loads a model on the thread that asks for it.
     static LOAD: RefCell<Option<Load>> = const { RefCell::new(None) };
+    /// Of the graphs that it computed.
+    static LEFT: Cell<Left> = const { Cell::new(Left::Nothing) };
 }
 
 /// Runs `load`, which loads a model on this thread. `offer`: whether its
@@ -72,6 +105,17 @@ pub fn observe<T>(offer: bool, load: impl FnOnce() -> T) -> (T, Report) {
     let value = load();
     let report = LOAD.with(|load| load.borrow().as_ref().map(|load| load.report.clone()));
     (value, report.unwrap_or_default())
+}
+
+/// What was left to ggml of the graphs that this thread has computed since it
+/// asked last.
+pub fn take_left() -> Left {
+    LEFT.take()
+}
+
+/// So much is left to ggml of a graph that this thread computes.
+pub(super) fn leave(left: Left) {
+    LEFT.set(LEFT.get().max(left));
 }
 
 /// Whether weights that this thread loads may be packed.

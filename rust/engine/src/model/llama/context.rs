@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use llama_cpp_sys_2 as sys;
+use llm_kernels::ggml::take_left;
 
 use super::backend::{clear_log, logged};
-use super::drafts::{Proofs, terms};
+use super::drafts::{Proofs, are_provable, terms};
 use super::threads::{Crew, ThreadPool, process_time};
 use super::weights::Weights;
 use super::{LlamaConfig, memory};
 use crate::Error;
+use crate::lookup::Terms;
 use crate::model::{DecodeError, Model, ModelInfo, Reuse, Row, SeqId, Token};
 
 /// Rows of one decode, which llama.cpp computes in one pass. A cancel waits for
@@ -92,7 +94,7 @@ impl LlamaModel {
             window,
             n_tokens: n_tokens as usize,
             batch: Batch::default(),
-            proofs: Proofs::new(&drafts),
+            proofs: Proofs::new(drafts, are_provable(&weights, config)),
             alone: Vec::new(),
             // Beside an accelerator, threads also wait without spinning.
             crew: Crew::new(if config.gpu_layers == 0 {
@@ -118,11 +120,13 @@ impl LlamaModel {
         );
         let batch = self.batch.fill(rows);
         clear_log();
+        take_left();
         let (begin, computed) = (Instant::now(), process_time());
         // SAFETY: the batch points into `self.batch`, which is not touched
         // until the call returns.
         let code = unsafe { sys::llama_decode(self.context.0.as_ptr(), batch) };
         let now = Instant::now();
+        self.proofs.doubt(take_left());
         let threads = self.crew.note(now - begin, process_time() - computed, now);
         if let Some(threads) = threads {
             // SAFETY: the context is valid.
@@ -173,8 +177,8 @@ impl Model for LlamaModel {
         &self.info
     }
 
-    fn drafts(&self) -> usize {
-        self.proofs.most()
+    fn drafts(&self) -> Terms {
+        self.proofs.terms()
     }
 
     fn decode(&mut self, rows: &[Row]) -> Result<(), DecodeError> {

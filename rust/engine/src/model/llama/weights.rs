@@ -20,10 +20,11 @@ use crate::model::loading::Loading;
 pub(super) struct Weights {
     model: NonNull<sys::llama_model>,
     kernels: Kernels,
-    /// Whether products are computed with kernels of our own, and nothing by
-    /// an accelerator.
+    /// Whether products are computed with kernels of our own, some at least, and
+    /// nothing by an accelerator.
     ours: bool,
-    /// Whether all weights lie as in the file, before the CPU.
+    /// Whether all weights that llama.cpp multiplies with lie as in the file,
+    /// before the CPU.
     plain: bool,
     /// Whoever moves the mapped file into huge pages; it ends before the model.
     copier: Option<pages::Copier>,
@@ -91,7 +92,7 @@ impl Weights {
         let plain = !buffers.is_empty()
             && buffers
                 .iter()
-                .all(|name| ["CPU", "CPU_Mapped"].contains(&name.as_str()));
+                .all(|name| ["CPU", "CPU_Mapped", "CPU_PACKED"].contains(&name.as_str()));
         let kernels = match installed {
             None => Kernels::Off,
             Some(Ok(())) => Kernels::On(report.to_string()),
@@ -250,14 +251,14 @@ impl Weights {
         &self.kernels
     }
 
-    /// Whether products are computed with kernels of our own, and nothing by
-    /// an accelerator.
+    /// Whether products are computed with kernels of our own, some at least, and
+    /// nothing by an accelerator.
     pub(super) fn is_ours(&self) -> bool {
         self.ours
     }
 
-    /// Whether all weights lie before the CPU as they do in the file. llama.cpp
-    /// may rearrange them for its products.
+    /// Whether all weights that are llama.cpp's lie before the CPU as they do in
+    /// the file. It may rearrange them for its products.
     pub(super) fn are_plain(&self) -> bool {
         self.plain
     }
