@@ -65,17 +65,6 @@ function (llm_api_change_attention ours)
     endforeach()
 endfunction()
 
-# What ggml allocates for caches and results lies in huge pages.
-function (llm_api_allocate_huge_pages ours)
-    set(theirs "${CMAKE_CURRENT_SOURCE_DIR}/src")
-    file(READ "${theirs}/ggml.c" text)
-    string(PREPEND text "#include \"${ours}/pages.h\"\n")
-    llm_api_replace(text
-        "int result = posix_memalign(&aligned_memory, alignment, size);"
-        "int result = llm_api_memalign(&aligned_memory, alignment, size);")
-    llm_api_swap(ggml-base ggml.c "${theirs}" "${text}")
-endfunction()
-
 # llama.cpp's cache puts the cells of a sequence beside each other. A cell can
 # be taken as before: it is empty, or no window of its sequence reaches back.
 function (llm_api_place_cells ours)
@@ -131,6 +120,5 @@ if (PROJECT_NAME STREQUAL "llama.cpp")
 endif()
 if (PROJECT_NAME STREQUAL "ggml")
     # When all of ggml's targets are there.
-    cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_allocate_huge_pages [[${CMAKE_CURRENT_LIST_DIR}]])")
     cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_change_attention [[${CMAKE_CURRENT_LIST_DIR}]])")
 endif()

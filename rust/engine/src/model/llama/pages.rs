@@ -20,9 +20,10 @@ use std::thread::{self, JoinHandle};
 use super::memory;
 
 const HUGE: usize = 2 << 20;
-/// Bytes that are copied and then change places together. Each such piece may
-/// stay a mapping of its own, of which a process has 65,530 at most.
-const PIECE: usize = 64 << 20;
+/// Bytes that are copied and then change places together, and are there twice
+/// until then. Each such piece may stay a mapping of its own, of which a process
+/// has 65,530 at most.
+const PIECE: usize = 16 << 20;
 
 /// Where `file` is mapped in this process to be read by others as well.
 pub(super) fn mappings(file: &Path) -> Vec<Range<usize>> {
