@@ -142,10 +142,24 @@ def test_figures():
 
     load = Load([stream(1, 2, 3, 4), stream(2, 3, 7, 8)], 0.0)
     assert speed(load) == 1.0  # 8 tokens in 8 s
-    assert decode_speed(load) == 1.5  # 2 + 1 tokens in the 2 s from 2 to 4
     assert all_begun(load) == 2
     assert longest_gap(load.streams) == 4
     assert longest_gap(load.streams[:1], since=4) == 0
+
+
+def test_the_speed_of_decoding_is_that_of_steps_of_all_streams():
+    def stream(*times: float) -> Stream:
+        return Stream(0.0, [(when, "x") for when in times], len(times))
+
+    # Steps of 1 s, after each of which one text comes 0.1 s after the other; the first stream
+    # begins and ends a step before the second.
+    early, late = stream(1, 2, 3, 4), stream(2.1, 3.1, 4.1, 5.1)
+    assert decode_speed(Load([early, late], 0.0)) == pytest.approx(2)
+    # Two tokens a piece.
+    twice = Stream(0.0, late.pieces, 8)
+    assert decode_speed(Load([early, twice], 0.0)) == pytest.approx(3)
+    with pytest.raises(LoadError, match="two steps"):
+        decode_speed(Load([early, stream(3.1, 4.1, 5.1)], 0.0))
 
 
 def row(ratios: list[float], goal: float | None, at_least: bool = True) -> Row:

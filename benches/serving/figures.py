@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from serving.dialects import Stream
-from serving.servers import Load
+from serving.servers import Load, LoadError
 
 
 def speed(load: Load) -> float:
@@ -17,15 +17,22 @@ def speed(load: Load) -> float:
 
 
 def decode_speed(load: Load) -> float:
-    """Return tokens a second while all streams run: without prompts, first and last steps."""
+    """Return tokens a second while all streams run: without prompts, first and last steps.
+
+    Each stream is timed from piece to piece of its own. The texts of a step come one after the
+    other, so that a common end would cut most streams' last text off, and not the time it took.
+    """
     begin = max(s.first for s in load.streams)
     end = min(s.last for s in load.streams)
-    return sum(_tokens_between(s, begin, end) for s in load.streams) / (end - begin)
+    return sum(_speed_between(s, begin, end) for s in load.streams)
 
 
-def _tokens_between(stream: Stream, begin: float, end: float) -> float:
-    pieces = sum(begin < when <= end for when, _ in stream.pieces)
-    return pieces * stream.tokens / len(stream.pieces)
+def _speed_between(stream: Stream, begin: float, end: float) -> float:
+    times = [when for when, _ in stream.pieces if begin <= when <= end]
+    if len(times) < 2:
+        raise LoadError("the streams did not run together for two steps")
+    tokens_a_piece = stream.tokens / len(stream.pieces)
+    return tokens_a_piece * (len(times) - 1) / (times[-1] - times[0])
 
 
 def first_text(load: Load) -> float:
