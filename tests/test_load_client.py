@@ -263,6 +263,12 @@ def test_a_copy_with_another_text_is_no_result():
         copying.check_same(Stream(0, [(1, "a")], 1), Stream(0, [(1, "b")], 1))
 
 
+def test_a_letter_that_becomes_another_one_is_no_copy():
+    copying.check_copy(Stream(0, [(1, "your order"), (2, " of 3 May. ")], 6))
+    with pytest.raises(LoadError, match="not the letter, but 'your order of 4 May'"):
+        copying.check_copy(Stream(0, [(1, "your order"), (2, " of 4 May")], 6))
+
+
 def test_speed_of_streams_that_may_be_cut_off():
     """Whole: the server's count until the last text; cut off: until then."""
     whole = Stream(0.5, [(1.0, "a b"), (2.5, "c")], 128)

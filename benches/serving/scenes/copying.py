@@ -1,4 +1,4 @@
-"""Work that copies: a text again with one word changed, with and without prompt lookup."""
+"""Work that copies: a letter again to somebody else, with and without prompt lookup."""
 
 import statistics
 
@@ -7,15 +7,23 @@ from serving.dialects import Ask, Stream
 from serving.figures import Row, each, speed
 from serving.servers import Kind, Load, LoadError, Server, Sizes, ours, running
 
-_TEXT = (
-    "The harbour lay quiet under a pale sky. The boats came home one after another, and the men on "
-    "the pier counted crates of fish, wrote numbers into a book and spoke of the weather. In the "
-    "evening the lamps were lit, and somebody played an old song on a violin by the open window."
+_BEGINNING = "Thank you for"
+_REST = (
+    " your order of 3 May. Your ten lamps have left our shop in Leeds this morning, and the "
+    "train will bring them to York on Monday. The bill of 450 pounds is in the box with the "
+    "lamps; please pay it by the end of the month. If a lamp is broken, call us at 555 0142, and "
+    "we will send you a new one at once. The lamps should stand in a dry place, at least one "
+    "metre from curtains and paper, and each of them needs a bulb of 40 watts, which is not in "
+    "the box. The book about garden lights that you asked for is sold out, but we expect more of "
+    "them in June and will keep one for you. On 12 June our new shop in Station Road opens at "
+    "nine in the morning, with music, tea and cake for all who come.\n\n"
+    "We hope that you like the lamps and that you will buy from us again.\n\n"
+    "Yours sincerely,\nJane Miller\nMiller and Sons, Lamps and Lights, 12 High Street, Leeds"
 )
 _NO_PENALTIES = ("-penalty-repetition", "1", "-penalty-frequency", "0")
 """Which would be on what is copied."""
-_TOKENS = 72
-"""About as many as the text has."""
+_TOKENS = 224
+"""As many as the rest of the letter has."""
 
 
 def _kinds() -> list[Kind]:
@@ -32,7 +40,12 @@ def _copying(bench: Bench) -> list[Row]:
 
     def measure(server: Server, turn: int) -> Load:
         number = turn + 1
-        asked = f"Text {number}: {_TEXT}\nThe same text with ship for boat.\nText {number}:"
+        # So small a model does not change a word in the middle, nor find into the letter by itself.
+        asked = (
+            f"Request {number}: Write this letter again, but to Mrs Green.\n\n"
+            f"Dear Mr Brown,\n\n{_BEGINNING}{_REST}\n\n"
+            f"Reply {number}:\n\nDear Mrs Green,\n\n{_BEGINNING}"
+        )
         return server.ask(Ask(asked, _TOKENS, greedy=True))
 
     with running(_kinds(), sizes, bench.work) as servers:
@@ -43,7 +56,7 @@ def _copying(bench: Bench) -> list[Row]:
         name = ours("auto" if kernels else "off").name
         plain, lookup = loads[f"{name}, false"], loads[f"{name}, true"]
         row = Row(
-            "a text copied with a word changed, greedy, 1 stream, prompt lookup",
+            "a letter again to another name, greedy, 1 stream, prompt lookup",
             "tokens/s",
             each(lookup, speed),
             each(plain, speed),
@@ -53,6 +66,7 @@ def _copying(bench: Bench) -> list[Row]:
         )
         for one, other in zip(plain, lookup, strict=True):
             check_same(one.streams[0], other.streams[0])
+            check_copy(other.streams[0])
         # What a step accepts is sent as one piece; late, with that of the next step.
         row.notes["tokens a piece"] = each(lookup, _tokens_a_piece)
         row.base_notes["tokens a piece"] = each(plain, _tokens_a_piece)
@@ -75,6 +89,12 @@ def check_same(plain: Stream, lookup: Stream) -> None:
         raise LoadError(
             f"another text with prompt lookup: {lookup.text!r}, without it {plain.text!r}"
         )
+
+
+def check_copy(stream: Stream) -> None:
+    """Raise LoadError if the letter has become another one."""
+    if not _REST.startswith(f" {stream.text.strip()}"):
+        raise LoadError(f"not the letter, but {stream.text!r}")
 
 
 SCENES = (Scene("copying", _copying),)
