@@ -125,10 +125,11 @@ SERVER_OPTIONS: Final[tuple[Option, ...]] = (
         name="prompt-lookup",
         type=bool,
         default=True,
-        help="draft what a text repeats, and compute several tokens at once where it holds; "
-        "the reply stays the same, unless others run beside it in a full pool. Nothing is drafted "
-        "with -flash-attn off or -gpu-layers; what llama.cpp computes, with -kernels off or beside "
-        "ours, has to prove that it computes several tokens as it does one",
+        help="draft what a text repeats, and compute several tokens at once where it holds; a "
+        "request that runs alone gets the same reply (beside others replies may part at near ties, "
+        "with it and without). Nothing is drafted with -flash-attn off or -gpu-layers; what "
+        "llama.cpp computes, with -kernels off or beside ours, has to prove that it computes "
+        "several tokens as it does one",
     ),
     _server(
         name="gpu-layers",
