@@ -23,6 +23,8 @@ impl Scheduler {
         let grown = self.prefixes.grow(sequence, 1);
         self.prefixes.place(sequence, computed);
         assert!(grown, "the cells of drafts were free");
+        // As the plan for the next token does, which is there already.
+        self.make_blocks();
     }
 
     /// Of the draft of `piece` the first `right` tokens were confirmed, and
