@@ -35,14 +35,23 @@ function (llm_api_swap target source theirs text)
     endif()
 endfunction()
 
+# The same in ggml's CPU backends: there is one for each generation of CPUs.
+function (llm_api_swap_in_backends source text)
+    set(theirs "${CMAKE_CURRENT_SOURCE_DIR}/src/ggml-cpu")
+    get_property(targets DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/src" PROPERTY BUILDSYSTEM_TARGETS)
+    list(FILTER targets INCLUDE REGEX "^ggml-cpu")
+    foreach (target IN LISTS targets)
+        llm_api_swap(${target} "ggml-cpu/${source}" "${theirs}" "${text}")
+    endforeach()
+endfunction()
+
 # ggml's CPU backends get operations whose attention passes over masked cells,
 # and shares the work of a single row as that of several: by heads. ggml shares
 # a single row's by cells, from 512 on, and a row's bits then depend on how many
 # rows and threads there are; and of one pool all cells of a sequence may lie in
 # one thread's part. Where threads are more than heads it still does.
 function (llm_api_change_attention ours)
-    set(theirs "${CMAKE_CURRENT_SOURCE_DIR}/src/ggml-cpu")
-    file(READ "${theirs}/ops.cpp" text)
+    file(READ "${CMAKE_CURRENT_SOURCE_DIR}/src/ggml-cpu/ops.cpp" text)
     string(PREPEND text "#include \"${ours}/masked.h\"\n")
     llm_api_replace(text
         "for (int64_t ic = ic_start; ic < ic_end; ++ic) {"
@@ -58,11 +67,34 @@ function (llm_api_change_attention ours)
         "q->type == GGML_TYPE_F32 && nek1 >= 512;"
         "q->type == GGML_TYPE_F32 && nek1 >= 512 && neq2 < nth;")
 
-    get_property(targets DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/src" PROPERTY BUILDSYSTEM_TARGETS)
-    list(FILTER targets INCLUDE REGEX "^ggml-cpu")
-    foreach (target IN LISTS targets)
-        llm_api_swap(${target} ggml-cpu/ops.cpp "${theirs}" "${text}")
-    endforeach()
+    llm_api_swap_in_backends(ops.cpp "${text}")
+endfunction()
+
+# Threads take long pieces of a product, where ggml's are short.
+function (llm_api_share_products ours)
+    file(READ "${CMAKE_CURRENT_SOURCE_DIR}/src/ggml-cpu/ggml-cpu.c" text)
+    string(PREPEND text "#include \"${ours}/sharing.h\"\n")
+    llm_api_replace(text
+        "    // Now select a reasonable chunk size.
+    int chunk_size = 16;"
+        "    if (!ggml_is_numa()) {
+        for (int64_t index = ith;; index = atomic_fetch_add_explicit(&params->threadpool->current_chunk, 1, memory_order_relaxed)) {
+            const struct llm_api_piece piece = llm_api_piece_at(index, nr0, nr1, nth);
+            const int64_t weights = piece.weights_end - piece.weights_begin;
+            const int64_t inputs = piece.inputs_end - piece.inputs_begin;
+            if (piece.weights_begin >= nr0) {
+                return;
+            }
+            // Some take two rows at a time, and no odd one; as below.
+            const bool odd = nr0 % 2 != 0 || ne11 % 2 != 0 || weights % 2 != 0 || inputs % 2 != 0;
+            ggml_compute_forward_mul_mat_one_chunk(params, dst, src0->type, odd ? 1 : vec_dot_num_rows,
+                piece.weights_begin, piece.weights_end, piece.inputs_begin, piece.inputs_end);
+        }
+    }
+
+    // Now select a reasonable chunk size.
+    int chunk_size = 16;")
+    llm_api_swap_in_backends(ggml-cpu.c "${text}")
 endfunction()
 
 # llama.cpp's cache puts the cells of a sequence beside each other. A cell can
@@ -121,4 +153,5 @@ endif()
 if (PROJECT_NAME STREQUAL "ggml")
     # When all of ggml's targets are there.
     cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_change_attention [[${CMAKE_CURRENT_LIST_DIR}]])")
+    cmake_language(EVAL CODE "cmake_language(DEFER CALL llm_api_share_products [[${CMAKE_CURRENT_LIST_DIR}]])")
 endif()

@@ -91,12 +91,10 @@ fn limits_and_stop_rules_end_a_reply_inside_a_draft() {
 fn where_rows_are_dear_drafts_are_long_and_for_one_stream() {
     watched(|| {
         let requests = [request(TEXT)];
-        let [cheap, dear] = ["echo", "dear;echo"].map(|model| {
-            let [(_, with), (_, _)] = both(config(512, 512, 1, 0), model, &requests);
-            with.engine.stats()
-        });
-        assert!(dear.accepted_tokens > 20, "{dear:?}");
-        assert!(dear.decodes < cheap.decodes, "{cheap:?} {dear:?}");
+        let drafts = both(config(512, 512, 1, 0), "dear;echo", &requests);
+        let [with, without] = drafts.map(|(_, bench)| bench.engine.stats());
+        assert!(with.accepted_tokens > 60, "{with:?}");
+        assert!(4 * with.decodes < without.decodes, "{with:?} {without:?}");
         // Beside another stream there are none.
         let requests = [limited(TEXT, 80), limited(TEXT, 80)];
         assert_eq!(

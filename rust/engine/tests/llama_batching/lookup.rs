@@ -55,11 +55,17 @@ fn a_copy_takes_a_few_decodes() {
 /// Drafts that are wrong are taken out of windows that have moved on.
 #[test]
 fn with_sliding_windows_some_hold_and_some_do_not() {
+    let [mut drafted, mut accepted] = [0; 2];
     for subject in Subject::windows().both() {
         let [stats, _] = compared(&subject, &copy(), 5 * WINDOW);
-        let wrong = stats.drafted_tokens - stats.accepted_tokens;
-        assert!(stats.accepted_tokens > 20 && wrong > 20, "{stats:?}");
+        assert!(stats.drafted_tokens > 0, "{stats:?}");
+        drafted += stats.drafted_tokens;
+        accepted += stats.accepted_tokens;
     }
+    assert!(
+        accepted > 20 && drafted > accepted + 20,
+        "{accepted} of {drafted}"
+    );
 }
 
 /// What llama.cpp computes of a model has to be proven. Of its F32 not even two

@@ -151,12 +151,12 @@ mod tests {
     #[test]
     fn none_are_as_long_as_those_that_failed() {
         let mut proofs = Proofs::new(Terms::DEAR, true);
-        let mut alone = vec![vec![0.0, 1.0]; 16];
+        let mut alone = vec![vec![0.0, 1.0]; 32];
         proofs.note(&alone.clone(), &alone);
         let together = alone.clone();
-        alone[15][0] = -0.0;
+        alone[31][0] = -0.0;
         proofs.note(&together, &alone);
-        assert_eq!(proofs.terms().longest(), 7);
+        assert_eq!(proofs.terms().longest(), 15);
     }
 
     #[test]
