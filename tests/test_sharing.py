@@ -7,7 +7,8 @@ from pathlib import Path
 from .support.cpp import run_cpp
 
 # Whatever order threads take the pieces in, each pair of rows is computed once; pieces begin at
-# multiples of 16 rows, so that no two threads write to one line of a cache.
+# multiples of 16 rows, so that no two threads write to one line of a cache, and are two for each
+# thread at most.
 PROGRAM = r"""
 #include "sharing.h"
 #include <cstdio>
@@ -45,7 +46,16 @@ static bool is_whole(int64_t weights, int64_t inputs, int64_t threads) {
             return false;
         }
     }
-    return inputs > 1 || pieces <= 2 * threads;
+    return true;
+}
+
+/* With one input: what a thread takes where all are as fast, and how often. */
+static bool is_fair(int64_t weights, int64_t threads) {
+    const llm_api_piece first = llm_api_piece_at(0, weights, 1, threads);
+    const llm_api_piece later = llm_api_piece_at(threads, weights, 1, threads);
+    const int64_t share = first.weights_end + later.weights_end - later.weights_begin;
+    const llm_api_piece last = llm_api_piece_at(2 * threads, weights, 1, threads);
+    return share <= weights / threads + 16 && last.weights_begin >= weights;
 }
 
 int main() {
@@ -53,7 +63,8 @@ int main() {
         const int64_t weights = 1 + below(turn % 50 == 0 ? 20000 : 700);
         const int64_t inputs = turn % 3 == 0 ? 1 : 1 + below(turn % 50 == 1 ? 300 : 70);
         const int64_t threads = 1 + below(turn % 5 == 0 ? 100 : 16);
-        if (!is_whole(weights, inputs, threads)) {
+        const bool fair = !llm_api_shares(weights, threads) || is_fair(weights, threads);
+        if (!fair || !is_whole(weights, inputs, threads)) {
             std::printf("%ld rows, %ld inputs, %ld threads",
                 (long) weights, (long) inputs, (long) threads);
             return 1;

@@ -29,7 +29,7 @@ def decode_speed(load: Load) -> float:
 
 def _speed_between(stream: Stream, begin: float, end: float) -> float:
     times = [when for when, _ in stream.pieces if begin <= when <= end]
-    if len(times) < 2:
+    if len(times) < 2 or times[0] == times[-1]:
         raise LoadError("the streams did not run together for two steps")
     tokens_a_piece = stream.tokens / len(stream.pieces)
     return tokens_a_piece * (len(times) - 1) / (times[-1] - times[0])

@@ -77,7 +77,7 @@ function (llm_api_share_products ours)
     llm_api_replace(text
         "    // Now select a reasonable chunk size.
     int chunk_size = 16;"
-        "    if (!ggml_is_numa()) {
+        "    if (llm_api_shares(nr0, nth) && !ggml_is_numa()) {
         for (int64_t index = ith;; index = atomic_fetch_add_explicit(&params->threadpool->current_chunk, 1, memory_order_relaxed)) {
             const struct llm_api_piece piece = llm_api_piece_at(index, nr0, nr1, nth);
             const int64_t weights = piece.weights_end - piece.weights_begin;
@@ -131,14 +131,15 @@ function (llm_api_place_cells ours)
 endfunction()
 
 # Logits are read where they were computed, instead of copied out of there: 1 MB
-# a row of a vocabulary of 262,144. They stay until the next decode.
+# a row of a vocabulary of 262,144. They stay until the next graph is computed.
 function (llm_api_leave_logits)
     set(theirs "${CMAKE_CURRENT_SOURCE_DIR}/src")
     file(READ "${theirs}/llama-context.cpp" text)
     llm_api_replace(text
         "                ggml_backend_tensor_get_async(backend_res, t_logits, logits_out, 0, n_outputs*n_vocab*sizeof(float));"
         "                const auto * owner = t_logits->view_src ? t_logits->view_src : t_logits;
-                if ((uint32_t) n_outputs == n_outputs_all && ggml_backend_buffer_is_host(owner->buffer)) {
+                // Else another part of the batch is computed where these are.
+                if (ubatch.n_tokens == n_tokens_all && ggml_backend_buffer_is_host(owner->buffer)) {
                     logits.data = (float *) t_logits->data;
                 } else {
                     ggml_backend_tensor_get_async(backend_res, t_logits, logits_out, 0, n_outputs*n_vocab*sizeof(float));

@@ -17,10 +17,15 @@ struct llm_api_piece {
     int64_t inputs_begin, inputs_end;
 };
 
-/* So many rows or some more: a multiple of what ggml takes together, and of a
- * line of the caches, to which only one thread is to write. */
+/* A multiple of the rows that ggml takes together, and of a line of the caches,
+ * to which only one thread is to write. */
 static inline int64_t llm_api_rows(int64_t count) {
-    return count / 16 * 16 + 16;
+    return count < 16 ? 16 : count / 16 * 16;
+}
+
+/* Whether there are enough rows for each thread; else ggml shares them equally. */
+static inline int llm_api_shares(int64_t weights, int64_t threads) {
+    return weights >= 64 * threads;
 }
 
 /* Piece number `index` of a product of `weights` rows with `inputs` rows, shared
@@ -34,7 +39,8 @@ static inline struct llm_api_piece llm_api_piece_at(int64_t index, int64_t weigh
     struct llm_api_piece piece = { weights, weights, 0, inputs };
     if (inputs == 1) {
         const int64_t first = llm_api_rows(weights * 3 / (4 * threads));
-        const int64_t later = llm_api_rows(weights / (4 * threads));
+        const int64_t left = weights - threads * first;
+        const int64_t later = llm_api_rows((left + threads - 1) / threads + 15);
         piece.weights_begin = index < threads ? index * first : threads * first + (index - threads) * later;
         piece.weights_end = piece.weights_begin + (index < threads ? first : later);
     } else {

@@ -19,6 +19,30 @@ fn run(subject: &Subject, config: Config, prompts: &[String], max_tokens: u32) -
     Run { replies, choices }
 }
 
+/// llama.cpp computes such a step in several parts, and the stream's logits are
+/// not those of the last one.
+#[test]
+fn a_stream_of_a_recurrent_model_beside_a_long_prompt() {
+    const TOKENS: u32 = 24;
+    let long = "The quick brown fox jumps over the lazy dog. ".repeat(90);
+    let config = |parallel| Config {
+        context: 1024,
+        pool: 1024 * parallel,
+        parallel,
+        queue: 2,
+        prompt_lookup: false,
+    };
+    for subject in Subject::recurrent().both() {
+        for prompts in [["Once upon a time", &long], [&long, "Once upon a time"]] {
+            let prompts = prompts.map(str::to_owned);
+            let alone = run(&subject, config(1), &prompts, TOKENS);
+            let together = run(&subject, config(2), &prompts, TOKENS);
+            let compared = compare(&alone.choices, &together.choices, ROUNDING);
+            assert!(compared > alone.choices.len() / 2, "{compared} compared");
+        }
+    }
+}
+
 /// Prompts of 6 to 100 tokens, no two alike.
 fn prompts(count: usize) -> Vec<String> {
     const SUBJECTS: [&str; 8] = [

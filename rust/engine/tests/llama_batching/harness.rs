@@ -14,7 +14,7 @@ use llm_engine::{
     Config, Engine, Error, Event, EventKind, FinishReason, Request, RequestId, Usage,
 };
 
-use crate::windows;
+use crate::{recurrent, windows};
 
 /// How far rounding may move a logit where a prompt is computed in other pieces
 /// or beside others, or kernels of llama.cpp's by another number of threads. Up
@@ -44,6 +44,15 @@ impl Subject {
         let demo = Self::demo();
         Self {
             path: windows::model(&demo.path),
+            ..demo
+        }
+    }
+
+    /// One with recurrent state.
+    pub fn recurrent() -> Self {
+        let demo = Self::demo();
+        Self {
+            path: recurrent::model(&demo.path),
             ..demo
         }
     }

@@ -10,7 +10,9 @@
 #![cfg(feature = "llama")]
 
 mod beside;
+mod gguf;
 mod harness;
 mod lookup;
 mod prefix;
+mod recurrent;
 mod windows;

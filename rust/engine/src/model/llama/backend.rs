@@ -182,8 +182,8 @@ thread_local! {
     /// Errors that llama.cpp logged on this thread: the only place where it
     /// says why a call failed.
     static ERRORS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-    /// Buffers that weights were put into, by its log as well.
-    static BUFFERS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// Buffers that weights were put into and their MiB, by its log as well.
+    static BUFFERS: RefCell<Vec<(String, f64)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Errors kept for one failing call; more are noise.
@@ -196,9 +196,14 @@ unsafe extern "C" fn log(level: sys::ggml_log_level, message: *const c_char, _: 
     // SAFETY: ggml passes a C string that lives through the call, or null.
     let message = unsafe { text(message) };
     if level == sys::GGML_LOG_LEVEL_INFO {
-        if let Some((place, _)) = message.split_once(" model buffer size") {
+        if let Some((place, size)) = message.split_once(" model buffer size = ") {
             let name = place.rsplit(' ').next().unwrap_or_default().to_owned();
-            let _ = BUFFERS.try_with(|buffers| buffers.borrow_mut().push(name));
+            let size = size
+                .split_whitespace()
+                .next()
+                .and_then(|size| size.parse().ok());
+            let buffer = (name, size.unwrap_or_default());
+            let _ = BUFFERS.try_with(|buffers| buffers.borrow_mut().push(buffer));
         }
         return;
     }
@@ -218,8 +223,8 @@ pub(super) fn clear_log() {
 }
 
 /// The names of the buffers that this thread has loaded weights into since
-/// [`clear_log`].
-pub(super) fn weight_buffers() -> Vec<String> {
+/// [`clear_log`], and their MiB.
+pub(super) fn weight_buffers() -> Vec<(String, f64)> {
     BUFFERS.with(|buffers| std::mem::take(&mut *buffers.borrow_mut()))
 }
 

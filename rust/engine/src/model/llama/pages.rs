@@ -6,7 +6,7 @@
 //! shorter (docs/performance.md). Few file systems cache in such pages. So the
 //! weights are copied into memory of this process, under the hands of whoever
 //! reads them: addresses and content stay. A thread does that after loading,
-//! at the lowest priority, so the server is ready as soon as without.
+//! at a low priority, so the server is ready as soon as without.
 
 use std::fs::{self, read_to_string};
 use std::io;
@@ -23,7 +23,7 @@ const HUGE: usize = 2 << 20;
 /// Bytes that are copied and then change places together, and are there twice
 /// until then. Each such piece may stay a mapping of its own, of which a process
 /// has 65,530 at most.
-const PIECE: usize = 16 << 20;
+const PIECE: usize = 8 << 20;
 
 /// Where `file` is mapped in this process to be read by others as well.
 pub(super) fn mappings(file: &Path) -> Vec<Range<usize>> {
@@ -46,7 +46,10 @@ pub(super) fn mappings(file: &Path) -> Vec<Range<usize>> {
 /// several: it was loaded twice at the same time, and whose is whose?
 pub(super) fn new_mapping(file: &Path, before: &[Range<usize>]) -> Option<Range<usize>> {
     let mut new = mappings(file);
-    new.retain(|range| !before.contains(range));
+    // Of one that is being moved only a part is left.
+    let is_part =
+        |range: &Range<usize>, of: &Range<usize>| of.start <= range.start && range.end <= of.end;
+    new.retain(|range| !before.iter().any(|other| is_part(range, other)));
     match new.as_slice() {
         [range] => Some(range.clone()),
         _ => None,
@@ -62,18 +65,23 @@ pub(super) struct Copier {
 
 impl Copier {
     /// Begins to move `weights`, a mapping that stays while this lives. None
-    /// where that would not help, or would leave others little memory.
+    /// where that would not help.
     pub(super) fn start(weights: Range<usize>) -> Option<Self> {
         let enabled = read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
-        if enabled.contains("[never]") || memory::available()? < 2 * weights.len() as u64 {
+        if enabled.contains("[never]") {
             return None;
         }
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let copy = move || {
-            lowest_priority();
+            give_way();
             for piece in pieces(&weights) {
-                if stopped.load(Ordering::Relaxed) || move_to_huge_pages(piece).is_err() {
+                // A copy is nothing that the system could drop, as it could
+                // pages of a file.
+                let left = (weights.end - piece.start) as u64;
+                let is_room = memory::available().is_some_and(|bytes| bytes >= 2 * left);
+                if !is_room || stopped.load(Ordering::Relaxed) || move_to_huge_pages(piece).is_err()
+                {
                     break;
                 }
             }
@@ -141,10 +149,18 @@ fn move_to_huge_pages(piece: Range<usize>) -> io::Result<()> {
             done(libc::mprotect(copy, len, libc::PROT_READ))?;
             let target = with_exposed_provenance_mut::<libc::c_void>(piece.start);
             let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-            match libc::mremap(copy, len, len, flags, target) {
-                libc::MAP_FAILED => Err(io::Error::last_os_error()),
-                _ => Ok(()),
+            if libc::mremap(copy, len, len, flags, target) != libc::MAP_FAILED {
+                return Ok(());
             }
+            let failure = io::Error::last_os_error();
+            // Out of memory, the system may have taken away what was there, and
+            // the next who reads a weight there would read anything.
+            let asked = done(libc::msync(target, len, libc::MS_ASYNC));
+            if asked.is_err_and(|error| error.raw_os_error() == Some(libc::ENOMEM)) {
+                eprintln!("FATAL ERROR: a part of the weights is lost: {failure}");
+                std::process::abort();
+            }
+            Err(failure)
         });
         match moved {
             // What was around the copy.
@@ -166,13 +182,13 @@ fn move_to_huge_pages(_: Range<usize>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Lets all others go first, of this process as well.
-fn lowest_priority() {
+/// Lets others go first, of this process as well.
+fn give_way() {
     // SAFETY: no memory is touched. On Linux 0 is the calling thread; it may
     // always make room for others.
     #[cfg(target_os = "linux")]
     unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+        libc::setpriority(libc::PRIO_PROCESS, 0, 10);
     }
 }
 
@@ -285,28 +301,30 @@ mod tests {
         let file = Mapped::new("read", PIECE + 5 * HUGE + 4097);
         let whole: usize = pieces(&file.range()).map(|piece| piece.len()).sum();
         assert!(whole >= PIECE + 4 * HUGE);
-        thread::scope(|scope| {
+        let is_moved = AtomicBool::new(false);
+        let moved = thread::scope(|scope| {
             let (begun, wait) = std::sync::mpsc::channel();
             for _ in 0..2 {
                 let begun = begun.clone();
-                let file = &file;
+                let (file, is_moved) = (&file, &is_moved);
                 scope.spawn(move || {
-                    // Until all of it has left the file, and once more.
+                    // Until all of it is moved, and once more.
                     loop {
-                        let mapped = mappings(&file.path);
+                        let is_last = is_moved.load(Ordering::Acquire);
                         assert!(file.is_as_written());
                         let _ = begun.send(());
-                        if mapped.iter().map(Range::len).sum::<usize>() < 2 * HUGE + 8192 {
+                        if is_last {
                             break;
                         }
                     }
                 });
             }
             wait.recv().expect("a reader");
-            for piece in pieces(&file.range()) {
-                move_to_huge_pages(piece).expect("memory");
-            }
+            let moved = pieces(&file.range()).try_for_each(move_to_huge_pages);
+            is_moved.store(true, Ordering::Release);
+            moved
         });
+        moved.expect("memory");
         assert!(file.is_as_written());
         let left: usize = mappings(&file.path).iter().map(Range::len).sum();
         assert_eq!(left, file.range().len() - whole);
@@ -314,10 +332,44 @@ mod tests {
 
     #[test]
     fn it_ends_with_its_owner() {
-        let file = Mapped::new("owner", 2 * PIECE);
-        // None where the system has no huge pages.
-        let copier = Copier::start(file.range());
+        let file = Mapped::new("owner", 8 * PIECE);
+        let Some(copier) = Copier::start(file.range()) else {
+            return; // A system without huge pages.
+        };
+        let stop = Arc::downgrade(&copier.stop);
         drop(copier);
+        assert_eq!(stop.strong_count(), 0, "the thread holds the other one");
         assert!(file.is_as_written());
+    }
+
+    #[test]
+    fn all_of_it_is_moved() {
+        let file = Mapped::new("all", 3 * PIECE);
+        let Some(mut copier) = Copier::start(file.range()) else {
+            return; // A system without huge pages.
+        };
+        let thread = copier.thread.take().expect("a thread");
+        thread.join().expect("no panic");
+        let left: usize = mappings(&file.path).iter().map(Range::len).sum();
+        assert!(left < 2 * HUGE);
+        assert!(file.is_as_written());
+    }
+
+    #[test]
+    fn what_cannot_be_moved_stays_where_it_is() {
+        let file = Mapped::new("stays", 2 * HUGE);
+        // Not at the beginning of a page: refused by the system.
+        let start = file.range().start + 1;
+        assert!(move_to_huge_pages(start..start + HUGE).is_err());
+        assert_eq!(mappings(&file.path), [file.range()]);
+        assert!(file.is_as_written());
+    }
+
+    #[test]
+    fn a_part_of_one_that_is_being_moved_is_not_new() {
+        let file = Mapped::new("part", 3 * HUGE);
+        let before = file.range().start - HUGE..file.range().end;
+        let before = std::slice::from_ref(&before);
+        assert_eq!(new_mapping(&file.path, before), None);
     }
 }

@@ -131,6 +131,7 @@ impl Crew {
         if share < CROWDED {
             if self.now > 1 && was_in_doubt {
                 self.now -= 1;
+                self.in_doubt = false;
                 self.rested_at = time + self.rest;
                 self.rest = (self.rest * 2).min(MAX_REST);
             }

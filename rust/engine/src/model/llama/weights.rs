@@ -83,16 +83,23 @@ impl Weights {
             return Err(Error::Closed);
         }
         let ours = config.gpu_layers == 0 && !report.taken.is_empty();
-        // Our kernels have copies of their own, and never read the file again.
-        let new = (config.gpu_layers == 0 && !ours && !model.is_null())
-            .then(|| pages::new_mapping(path, &mapped))
-            .flatten();
         // llama.cpp names where weights lie in its log only.
         let buffers = weight_buffers();
         let plain = !buffers.is_empty()
             && buffers
                 .iter()
-                .all(|name| ["CPU", "CPU_Mapped", "CPU_PACKED"].contains(&name.as_str()));
+                .all(|(name, _)| ["CPU", "CPU_Mapped", "CPU_PACKED"].contains(&name.as_str()));
+        let (in_file, elsewhere): (Vec<_>, Vec<_>) = buffers
+            .iter()
+            .partition(|(name, _)| ["CPU", "CPU_Mapped"].contains(&name.as_str()));
+        let mib =
+            |buffers: Vec<&(String, f64)>| -> f64 { buffers.iter().map(|(_, mib)| mib).sum() };
+        // Of what is rearranged, or packed for our kernels, the file is never
+        // read again.
+        let is_read = config.gpu_layers == 0 && !ours && mib(elsewhere) <= mib(in_file) / 8.0;
+        let new = (is_read && !model.is_null())
+            .then(|| pages::new_mapping(path, &mapped))
+            .flatten();
         let kernels = match installed {
             None => Kernels::Off,
             Some(Ok(())) => Kernels::On(report.to_string()),
