@@ -22,40 +22,37 @@ OPTIONS: tuple[dict[str, object], ...] = (
     {"temperature": 0, "penalty_repetition": 1, "penalty_frequency": 0},
     {"temperature": 0.8, "seed": 5, "penalty_repetition": 1.02},
 )
-TOKENS = 200
+Asked = tuple[str, int, dict[str, object]]
+"""A prompt, tokens, and options."""
+
+TEXTS: list[Asked] = [
+    *((prompt, 200, options) for prompt in PROMPTS for options in OPTIONS),
+    # From 512 cells on, llama.cpp by itself would share them out among threads.
+    (f"{TEXT * 14}\nOnce more:\n{TEXT[:60]}", 300, OPTIONS[0]),
+]
+
+# Greedy ones, and with them any difference, part where two tokens are nearly as likely.
+FILLING: list[Asked] = [
+    (f"{n}. {TEXT}\nWith {n} for the:\n{n}.", 90, OPTIONS[0]) for n in range(12)
+]
 
 
 def replies(
-    model: Path, kernels: Literal["auto", "off"], prompt_lookup: bool
-) -> tuple[list[str], dict[str, int]]:
-    # Fewer threads than heads: with more there are no drafts with llama.cpp's kernels.
-    with Engine(
-        model, context=1024, threads=2, kernels=kernels, prompt_lookup=prompt_lookup
-    ) as engine:
-        asked = [(prompt, TOKENS, options) for prompt in PROMPTS for options in OPTIONS]
-        # From 512 cells on, llama.cpp by itself would share them out among threads.
-        asked.append((f"{TEXT * 14}\nOnce more:\n{TEXT[:60]}", 300, OPTIONS[0]))
-        texts = [
-            "".join(engine.generate(prompt, tokens=tokens, **options))
-            for prompt, tokens, options in asked
-        ]
-        return texts, engine.stats()
-
-
-def in_full_pool(
-    model: Path, kernels: Literal["auto", "off"], prompt_lookup: bool
-) -> tuple[list[str], dict[str, int]]:
-    with Engine(
-        model, context=320, threads=2, kernels=kernels, prompt_lookup=prompt_lookup
-    ) as engine:
-        # Greedy ones, and with them any difference, part where two tokens are nearly as likely.
-        texts = [
-            "".join(
-                engine.generate(f"{n}. {TEXT}\nWith {n} for the:\n{n}.", tokens=90, **OPTIONS[0])
-            )
-            for n in range(12)
-        ]
-        return texts, engine.stats()
+    model: Path, kernels: Literal["auto", "off"], context: int, asked: list[Asked]
+) -> list[tuple[list[str], dict[str, int]]]:
+    """Return the texts and the engine's counts, with prompt lookup and without."""
+    both = []
+    for prompt_lookup in (True, False):
+        # Fewer threads than heads: with more there are no drafts with llama.cpp's kernels.
+        with Engine(
+            model, context=context, threads=2, kernels=kernels, prompt_lookup=prompt_lookup
+        ) as engine:
+            texts = [
+                "".join(engine.generate(prompt, tokens=tokens, **options))
+                for prompt, tokens, options in asked
+            ]
+            both.append((texts, engine.stats()))
+    return both
 
 
 @pytest.mark.timeout(180)
@@ -63,8 +60,7 @@ def in_full_pool(
 def test_the_text_is_the_same_in_a_pool_full_of_kept_texts(
     model_path: Path, kernels: Literal["auto", "off"]
 ) -> None:
-    texts, stats = in_full_pool(model_path, kernels, prompt_lookup=True)
-    expected, without = in_full_pool(model_path, kernels, prompt_lookup=False)
+    (texts, stats), (expected, without) = replies(model_path, kernels, 320, FILLING)
     assert texts == expected
     assert stats["cells_evicted"] == without["cells_evicted"] > 500
     assert stats["accepted_tokens"] > 100
@@ -73,8 +69,7 @@ def test_the_text_is_the_same_in_a_pool_full_of_kept_texts(
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kernels", ["auto", "off"])
 def test_the_text_is_the_same(model_path: Path, kernels: Literal["auto", "off"]) -> None:
-    texts, stats = replies(model_path, kernels, prompt_lookup=True)
-    expected, without = replies(model_path, kernels, prompt_lookup=False)
+    (texts, stats), (expected, without) = replies(model_path, kernels, 1024, TEXTS)
     assert texts == expected
     assert without["drafted_tokens"] == 0
     assert stats["accepted_tokens"] > 100
